@@ -1,0 +1,114 @@
+import type { KeyObject } from 'node:crypto';
+import { createPublicKey, createSecretKey } from 'node:crypto';
+import { Injectable } from '@nestjs/common';
+import { Strategy } from 'passport-jwt';
+import { algorithmsOf, Settings } from '../config/settings.js';
+import type { Identity } from '../core/identity.js';
+import { isUserId } from '../protocol/names.js';
+import { RoomRights } from './room-rights.js';
+
+/** Longer tokens are refused unread. */
+const MAX_TOKEN_LENGTH = 4_096;
+const MAX_NAME_LENGTH = 256;
+
+interface TokenRequest {
+  token: string;
+}
+
+/** What passport makes of a strategy for one request. */
+interface TokenAttempt {
+  success(claims: unknown): void;
+  fail(): void;
+  error(error: Error): void;
+  authenticate(request: TokenRequest): void;
+}
+
+/**
+ * Verifies tokens with passport-jwt, and makes an identity of one. Keys are key objects: a string would be parsed again
+ * for every token, which costs twenty times the verification.
+ */
+@Injectable()
+export class JwtStrategy {
+  private readonly strategy: Strategy | null;
+
+  constructor(private readonly settings: Settings) {
+    const key = keyOf(settings);
+    this.strategy = key === null ? null : this.strategyFor(key);
+  }
+
+  /** Who the token says it is; null for any token that is not valid, whatever the reason. */
+  async identify(token: string): Promise<Identity | null> {
+    if (this.strategy === null || token.length > MAX_TOKEN_LENGTH || hasCriticalHeader(token)) return null;
+    const claims = await this.verify(this.strategy, token);
+    return claims === null ? null : this.identityOf(claims);
+  }
+
+  private strategyFor(key: KeyObject): Strategy {
+    const { JWT_ALGORITHMS, JWT_PUBLIC_KEY, JWT_ISSUER, JWT_AUDIENCE, JWT_CLOCK_TOLERANCE_S } = this.settings;
+    const algorithms =
+      JWT_ALGORITHMS ??
+      (JWT_PUBLIC_KEY === undefined ? ['HS256' as const] : algorithmsOf(JWT_PUBLIC_KEY).slice(0, 1));
+    return new Strategy(
+      {
+        jwtFromRequest: (request: unknown) => (isTokenRequest(request) ? request.token : null),
+        secretOrKeyProvider: (_request, _token, done) => {
+          // The types know strings and buffers only; jsonwebtoken takes key objects.
+          done(null, key as unknown as Buffer);
+        },
+        algorithms,
+        ...(JWT_ISSUER === undefined ? {} : { issuer: JWT_ISSUER }),
+        ...(JWT_AUDIENCE === undefined ? {} : { audience: JWT_AUDIENCE }),
+        jsonWebTokenOptions: { clockTolerance: JWT_CLOCK_TOLERANCE_S },
+      },
+      (claims: unknown, done: (error: null, claims: unknown) => void) => done(null, claims),
+    );
+  }
+
+  /** Runs the strategy as passport does: on an object of its own that gets the outcome. */
+  private verify(strategy: Strategy, token: string): Promise<object | null> {
+    return new Promise((resolve, reject) => {
+      const attempt: TokenAttempt = Object.create(strategy);
+      attempt.success = (claims: unknown) => resolve(typeof claims === 'object' ? claims : null);
+      attempt.fail = () => resolve(null);
+      attempt.error = (error: Error) => reject(error);
+      attempt.authenticate({ token });
+    });
+  }
+
+  private identityOf(claims: object): Identity | null {
+    const { sub, name, exp } = claims as { sub?: unknown; name?: unknown; exp?: unknown };
+    const { ANONYMOUS_PREFIX, JWT_REQUIRE_EXP, JWT_CLOCK_TOLERANCE_S, ROOM_POLICY } = this.settings;
+    if (!isUserId(sub) || (ANONYMOUS_PREFIX !== '' && sub.startsWith(ANONYMOUS_PREFIX))) return null;
+    if (typeof exp !== 'number' && (exp !== undefined || JWT_REQUIRE_EXP)) return null;
+    return {
+      userId: sub,
+      ...(typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH ? { name } : {}),
+      rights: new RoomRights(claims, ROOM_POLICY),
+      expiresAtMs: exp === undefined ? Infinity : (exp + JWT_CLOCK_TOLERANCE_S) * 1000,
+    };
+  }
+}
+
+function keyOf({ JWT_SECRET, JWT_PUBLIC_KEY }: Settings): KeyObject | null {
+  if (JWT_SECRET !== undefined) return createSecretKey(Buffer.from(JWT_SECRET, 'utf8'));
+  return JWT_PUBLIC_KEY === undefined ? null : createPublicKey(JWT_PUBLIC_KEY);
+}
+
+/** `crit` names extensions that must be understood (RFC 7515 section 4.1.11); none is. Unreadable headers are refused too. */
+function hasCriticalHeader(token: string): boolean {
+  try {
+    const header: unknown = JSON.parse(
+      Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString('utf8'),
+    );
+    return typeof header !== 'object' || header === null || Object.hasOwn(header, 'crit');
+  } catch {
+    // What is not JSON is no header, and the token is refused for it.
+    return true;
+  }
+}
+
+function isTokenRequest(request: unknown): request is TokenRequest {
+  return (
+    typeof request === 'object' && request !== null && 'token' in request && typeof request.token === 'string'
+  );
+}

@@ -1,0 +1,57 @@
+import type { Action, Rights } from '../core/identity.js';
+import { BROADCAST, compilePattern } from '../protocol/names.js';
+
+type Matcher = (name: string) => boolean;
+
+/** What no claim says: `open` allows, `closed` refuses. */
+export type RoomPolicy = 'open' | 'closed';
+
+const NOTHING: Matcher = () => false;
+
+/** Patterns from a claim; a claim that is there and makes no sense grants nothing. */
+function matcherOf(claim: unknown): Matcher | undefined {
+  if (claim === undefined) return undefined;
+  if (!Array.isArray(claim)) return NOTHING;
+  const matchers = claim
+    .filter((pattern): pattern is string => typeof pattern === 'string')
+    .map(compilePattern);
+  return (name) => matchers.some((matches) => matches(name));
+}
+
+function own(claims: object, name: string): unknown {
+  return Object.hasOwn(claims, name) ? Reflect.get(claims, name) : undefined;
+}
+
+/**
+ * The rights in a token: `rooms: {join, publish, presence, history}` with patterns of room names, `direct` with patterns
+ * of user ids, `broadcast`. Where it says nothing, the policy decides.
+ */
+export class RoomRights implements Rights {
+  private readonly rooms: Partial<Record<Action, Matcher>> = {};
+  private readonly direct: Matcher | undefined;
+  private readonly broadcast: boolean | undefined;
+  private readonly otherwise: boolean;
+
+  constructor(claims: object, policy: RoomPolicy) {
+    this.otherwise = policy === 'open';
+    const rooms = own(claims, 'rooms');
+    for (const action of ['join', 'publish', 'presence', 'history'] as const) {
+      const matcher =
+        rooms === undefined
+          ? undefined
+          : typeof rooms === 'object' && rooms !== null
+            ? matcherOf(own(rooms, action))
+            : NOTHING;
+      if (matcher !== undefined) this.rooms[action] = matcher;
+    }
+    this.direct = matcherOf(own(claims, 'direct'));
+    const broadcast = own(claims, 'broadcast');
+    this.broadcast = broadcast === undefined ? undefined : broadcast === true;
+  }
+
+  allows(action: Action, channel: string): boolean {
+    if (channel === BROADCAST) return this.broadcast ?? this.otherwise;
+    if (channel.startsWith('user:')) return this.direct?.(channel.slice(5)) ?? this.otherwise;
+    return this.rooms[action]?.(channel.slice(5)) ?? this.otherwise;
+  }
+}

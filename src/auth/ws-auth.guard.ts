@@ -1,0 +1,47 @@
+import type { CanActivate, ExecutionContext } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import type { Connection } from '../core/connection.js';
+import type { Action } from '../core/identity.js';
+import { ProtocolError } from '../protocol/errors.js';
+import { BROADCAST, isRoomName, isUserId, roomChannel, userChannel } from '../protocol/names.js';
+
+export interface Requirement {
+  action: Action;
+  /** The channel a message is about; null where its fields are wrong, which validation will say. */
+  channel: (message: Readonly<Record<string, unknown>>) => string | null;
+}
+
+/** The right that a message type needs (section "Rights" of PROTOCOL.md). */
+export const Requires = Reflector.createDecorator<Requirement>();
+
+function room(message: Readonly<Record<string, unknown>>): string | null {
+  return isRoomName(message.room) ? roomChannel(message.room) : null;
+}
+
+/** Channels as messages name them. */
+export const channelOf = {
+  room,
+  roomOrBroadcast: (message: Readonly<Record<string, unknown>>): string | null =>
+    message.room === undefined || message.room === null ? BROADCAST : room(message),
+  target: (message: Readonly<Record<string, unknown>>): string | null =>
+    isUserId(message.target_user) ? userChannel(message.target_user) : null,
+  broadcast: (): string => BROADCAST,
+};
+
+/** Refuses what the connection's user has no right to; says nothing about whether the room or user exists. */
+@Injectable()
+export class WsAuthGuard implements CanActivate {
+  constructor(private readonly reflector: Reflector) {}
+
+  canActivate(context: ExecutionContext): boolean {
+    const requirement = this.reflector.get(Requires, context.getHandler());
+    if (requirement === undefined) return true;
+    const ws = context.switchToWs();
+    const channel = requirement.channel(ws.getData<Readonly<Record<string, unknown>>>());
+    if (channel === null) return true;
+    const { identity } = ws.getClient<Connection>();
+    if (!identity.rights.allows(requirement.action, channel)) throw new ProtocolError('forbidden');
+    return true;
+  }
+}

@@ -1,0 +1,343 @@
+import { createPublicKey } from 'node:crypto';
+import { plainToInstance, Transform } from 'class-transformer';
+import {
+  ArrayMaxSize,
+  IsBoolean,
+  IsIn,
+  IsInt,
+  IsOptional,
+  IsString,
+  Matches,
+  Max,
+  MaxLength,
+  Min,
+  ValidateBy,
+  validateSync,
+} from 'class-validator';
+import type { Algorithm } from 'jsonwebtoken';
+import { isUserId } from '../protocol/names.js';
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The environment is not one the gateway can start with; a line for each fault. */
+export class SettingsError extends Error {
+  constructor(readonly faults: readonly string[]) {
+    super(faults.join('\n'));
+    this.name = 'SettingsError';
+  }
+}
+
+export interface ApiKey {
+  key: string;
+  scopes: ReadonlySet<string>;
+}
+
+const MAX_INTERVAL_MS = 2 ** 31 - 1;
+const API_SCOPES = ['publish', 'read', 'control'];
+const HMAC_ALGORITHMS: Algorithm[] = ['HS256', 'HS384', 'HS512'];
+const CURVES = new Map<string, Algorithm[]>([
+  ['prime256v1', ['ES256']],
+  ['secp384r1', ['ES384']],
+  ['secp521r1', ['ES512']],
+]);
+const LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
+
+const text = (value: string): string => value;
+const list = (value: string): string[] =>
+  value
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
+const integer = (value: string): number => (/^\d{1,15}$/.test(value) ? Number(value) : Number.NaN);
+const flag = (value: string): boolean | string =>
+  value === 'true' ? true : value === 'false' ? false : value;
+const hops = (value: string): number => (value === 'false' ? 0 : integer(value));
+
+const SETTING_NAMES: string[] = [];
+
+/** Reads the setting from its text; unset or empty it is `unset`, in production `unsetInProduction`. */
+function Setting<T>(
+  parse: (value: string) => T,
+  unset?: T,
+  unsetInProduction: T | undefined = unset,
+): PropertyDecorator {
+  const transform = Transform(({ value, obj }: { value: unknown; obj: Environment }) => {
+    if (typeof value === 'string' && value !== '') return parse(value);
+    return obj.NODE_ENV === 'production' ? unsetInProduction : unset;
+  });
+  return (target, property) => {
+    SETTING_NAMES.push(String(property));
+    transform(target, property);
+  };
+}
+
+function Check(problem: string, holds: (value: unknown) => boolean, each = false): PropertyDecorator {
+  return ValidateBy(
+    { name: problem, validator: { validate: holds, defaultMessage: () => `$property ${problem}` } },
+    { each },
+  );
+}
+
+function isHostPort(value: unknown): boolean {
+  if (typeof value !== 'string') return false;
+  const port = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})$/.exec(value)?.[1];
+  return port !== undefined && Number(port) > 0 && Number(port) < 65_536;
+}
+
+function isRedisUrl(value: unknown): boolean {
+  return typeof value === 'string' && /^rediss?:\/\//.test(value) && URL.canParse(value);
+}
+
+function isOrigin(value: unknown): boolean {
+  return typeof value === 'string' && URL.canParse(value) && new URL(value).origin === value;
+}
+
+function isChannelPattern(value: unknown): boolean {
+  return typeof value === 'string' && /^(?:room:|user:|broadcast$|[a-z:]*\*)/.test(value);
+}
+
+function isPublicKey(value: unknown): boolean {
+  try {
+    return ['rsa', 'ec'].includes(createPublicKey(String(value)).asymmetricKeyType ?? '');
+  } catch {
+    // Not a key at all is the same answer as a key of a kind that can't be used.
+    return false;
+  }
+}
+
+/** The algorithms a token may use with this PEM key, the usual one first. */
+export function algorithmsOf(pem: string): Algorithm[] {
+  const key = createPublicKey(pem);
+  if (key.asymmetricKeyType === 'rsa') return ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'];
+  return CURVES.get(key.asymmetricKeyDetails?.namedCurve ?? '') ?? [];
+}
+
+/** Every setting, as read from the environment; the names are those of the variables. Durations are in the unit of their name. */
+export class Settings {
+  @Setting(text, 'development')
+  @IsIn(['development', 'production', 'test'])
+  readonly NODE_ENV: 'development' | 'production' | 'test';
+
+  @Setting(flag, false) @IsBoolean() readonly ALLOW_INSECURE: boolean;
+  @Setting(text, '0.0.0.0') @IsString() readonly HOST: string;
+  @Setting(integer, 3000) @IsInt() @Max(65_535) readonly PORT: number;
+  @Setting(integer) @IsOptional() @IsInt() @Max(65_535) readonly INTERNAL_PORT?: number;
+
+  @Setting(text)
+  @IsOptional()
+  @Check('must be a redis:// or rediss:// URL', isRedisUrl)
+  readonly REDIS_URL?: string;
+  @Setting(list)
+  @IsOptional()
+  @Check('must be host:port,host:port', isHostPort, true)
+  readonly REDIS_CLUSTER_NODES?: string[];
+  @Setting(list)
+  @IsOptional()
+  @Check('must be host:port,host:port', isHostPort, true)
+  readonly REDIS_SENTINELS?: string[];
+  @Setting(text) @IsOptional() @IsString() readonly REDIS_SENTINEL_NAME?: string;
+
+  @Setting(text, 'fanfare')
+  @Matches(/^[A-Za-z0-9._-]{1,64}$/, { message: '$property must be 1 to 64 of A-Z a-z 0-9 . _ -' })
+  readonly REDIS_PREFIX: string;
+
+  @Setting(text, 'primary') @IsIn(['primary', 'replicated']) readonly DURABILITY: 'primary' | 'replicated';
+
+  @Setting(text, 'optional', 'required')
+  @IsIn(['required', 'optional', 'none'])
+  readonly AUTH_MODE: 'required' | 'optional' | 'none';
+
+  @Setting(text) @IsOptional() @IsString() readonly JWT_SECRET?: string;
+
+  @Setting((pem) => pem.replaceAll('\\n', '\n'))
+  @IsOptional()
+  @Check('must be a PEM public key (RSA or EC)', isPublicKey)
+  readonly JWT_PUBLIC_KEY?: string;
+
+  @Setting(text) @IsOptional() @IsString() readonly JWT_JWKS_URI?: string;
+  @Setting(list) @IsOptional() @ArrayMaxSize(10) readonly JWT_ALGORITHMS?: Algorithm[];
+  @Setting(text) @IsOptional() @IsString() readonly JWT_ISSUER?: string;
+  @Setting(text) @IsOptional() @IsString() readonly JWT_AUDIENCE?: string;
+  @Setting(integer, 0) @IsInt() @Max(3_600) readonly JWT_CLOCK_TOLERANCE_S: number;
+  @Setting(flag, false, true) @IsBoolean() readonly JWT_REQUIRE_EXP: boolean;
+
+  @Setting(text, 'http') @IsIn(['http', 'close']) readonly AUTH_REJECT: 'http' | 'close';
+
+  @Setting(text)
+  @IsOptional()
+  @Matches(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/, { message: '$property must be a cookie name' })
+  readonly AUTH_COOKIE?: string;
+
+  @Setting(flag, true) @IsBoolean() readonly AUTH_QUERY_TOKEN: boolean;
+
+  @Setting(text, '', 'anon:')
+  @MaxLength(64)
+  @Check('must hold only what a user id may hold', (value) => value === '' || isUserId(value))
+  readonly ANONYMOUS_PREFIX: string;
+
+  @Setting(list)
+  @IsOptional()
+  @Check('must be origins such as https://app.example.com, comma-separated', isOrigin, true)
+  readonly ALLOWED_ORIGINS?: string[];
+
+  @Setting(text, 'open') @IsIn(['open', 'closed']) readonly ROOM_POLICY: 'open' | 'closed';
+  @Setting(text) @IsOptional() @IsString() readonly AUTHORIZE_URL?: string;
+  @Setting(text) @IsOptional() @IsString() readonly WEBHOOK_URL?: string;
+  @Setting(text) @IsOptional() @IsString() readonly WEBHOOK_SECRET?: string;
+
+  @Setting(integer, 25_000) @IsInt() @Min(50) @Max(MAX_INTERVAL_MS) readonly HEARTBEAT_INTERVAL_MS: number;
+  @Setting(integer, 10_000) @IsInt() @Min(50) @Max(MAX_INTERVAL_MS) readonly HEARTBEAT_TIMEOUT_MS: number;
+  @Setting(integer, 65_536) @IsInt() @Min(16) @Max(64 * 1024 * 1024) readonly MAX_MESSAGE_BYTES: number;
+  @Setting(integer, 0) @IsInt() readonly MAX_CONNECTIONS: number;
+  @Setting(integer, 0) @IsInt() readonly MAX_CONNECTIONS_PER_USER: number;
+  @Setting(integer, 0) @IsInt() readonly MAX_CONNECTIONS_PER_IP: number;
+  @Setting(integer, 100) @IsInt() @Min(1) readonly MAX_ROOMS_PER_CONNECTION: number;
+  @Setting(integer, 100) @IsInt() readonly RATE_LIMIT_PER_SECOND: number;
+  @Setting(integer, 200) @IsInt() @Min(1) readonly RATE_LIMIT_BURST: number;
+  @Setting(integer, 1_048_576) @IsInt() @Min(1_024) readonly SLOW_CONSUMER_BYTES: number;
+
+  @Setting(integer, 1_000) @IsInt() @Min(1) @Max(1_000_000) readonly HISTORY_SIZE: number;
+  @Setting(integer, 3_600) @IsInt() @Min(1) @Max(31_536_000) readonly HISTORY_TTL_SECONDS: number;
+  @Setting(integer, 300) @IsInt() @Min(1) @Max(2_592_000) readonly IDEMPOTENCY_TTL_SECONDS: number;
+  @Setting(integer, 2_592_000) @IsInt() @Min(1) readonly REVOCATION_TTL_SECONDS: number;
+
+  @Setting(list, [])
+  @Check(
+    'must be patterns of channels: broadcast, room:..., user:..., * for any characters',
+    isChannelPattern,
+    true,
+  )
+  readonly EPHEMERAL_CHANNELS: string[];
+
+  @Setting(flag, true, false) @IsBoolean() readonly ANNOUNCE_USERS: boolean;
+  @Setting(integer, 1_000) @IsInt() readonly ANNOUNCE_MEMBERS_MAX: number;
+  @Setting(integer, 5_000) @IsInt() @Max(600_000) readonly PRESENCE_GRACE_MS: number;
+  @Setting(flag, false) @IsBoolean() readonly PERMESSAGE_DEFLATE: boolean;
+  @Setting(flag, true) @IsBoolean() readonly READY_NEEDS_BROKER: boolean;
+  @Setting(integer, 0, 5_000) @IsInt() @Max(600_000) readonly DRAIN_DELAY_MS: number;
+  @Setting(integer, 20_000) @IsInt() @Max(3_600_000) readonly DRAIN_TIMEOUT_MS: number;
+
+  @Setting(apiKeys, [])
+  @Check(
+    'must be key or key:scope+scope, comma-separated; the scopes are publish, read, control',
+    (value) => value !== null,
+  )
+  readonly API_KEYS: ApiKey[];
+
+  @Setting(text) @IsOptional() @IsString() readonly INBOUND_STREAM?: string;
+  @Setting(list) @IsOptional() readonly INBOUND_CHANNELS?: string[];
+  @Setting(integer, 1_000_000) @IsInt() @Min(1) readonly INBOUND_MAXLEN: number;
+
+  @Setting(hops, 0)
+  @IsInt({ message: '$property must be false or the number of proxies in front' })
+  @Max(32)
+  readonly TRUST_PROXY: number;
+
+  @Setting(flag, true, false) @IsBoolean() readonly PLAYGROUND: boolean;
+  @Setting(text, 'info') @IsIn(LEVELS) readonly LOG_LEVEL: string;
+
+  get isProduction(): boolean {
+    return this.NODE_ENV === 'production';
+  }
+
+  get usesRedis(): boolean {
+    return (this.REDIS_URL ?? this.REDIS_CLUSTER_NODES ?? this.REDIS_SENTINELS) !== undefined;
+  }
+}
+
+function apiKeys(value: string): ApiKey[] | null {
+  const keys: ApiKey[] = [];
+  for (const item of list(value)) {
+    const [key = '', scopes, ...rest] = item.split(':');
+    const names = scopes === undefined ? API_SCOPES : scopes.split('+');
+    if (key === '' || rest.length > 0 || !names.every((name) => API_SCOPES.includes(name))) return null;
+    if (keys.some((other) => other.key === key)) return null;
+    keys.push({ key, scopes: new Set(names) });
+  }
+  return keys;
+}
+
+/** What no single setting can say: settings that need or exclude each other. */
+function conflicts(settings: Settings): string[] {
+  const faults: string[] = [];
+  const demand = (holds: boolean, fault: string): void => {
+    if (!holds) faults.push(fault);
+  };
+  const stores = [settings.REDIS_URL, settings.REDIS_CLUSTER_NODES, settings.REDIS_SENTINELS];
+  demand(
+    stores.filter((store) => store !== undefined).length <= 1,
+    'REDIS_URL, REDIS_CLUSTER_NODES and REDIS_SENTINELS exclude each other',
+  );
+  demand(
+    (settings.REDIS_SENTINELS === undefined) === (settings.REDIS_SENTINEL_NAME === undefined),
+    'REDIS_SENTINELS and REDIS_SENTINEL_NAME need each other',
+  );
+  demand(settings.DURABILITY === 'primary' || settings.usesRedis, 'DURABILITY=replicated needs Redis');
+  demand(
+    settings.INTERNAL_PORT === undefined ||
+      settings.INTERNAL_PORT === 0 ||
+      settings.INTERNAL_PORT !== settings.PORT,
+    'INTERNAL_PORT must not be PORT',
+  );
+  demand(
+    settings.WEBHOOK_URL === undefined || settings.WEBHOOK_SECRET !== undefined,
+    'WEBHOOK_URL needs a WEBHOOK_SECRET',
+  );
+  faults.push(...keyFaults(settings), ...productionFaults(settings), ...unsupported(settings));
+  return faults;
+}
+
+function keyFaults(settings: Settings): string[] {
+  const { JWT_SECRET, JWT_PUBLIC_KEY, JWT_ALGORITHMS } = settings;
+  const faults: string[] = [];
+  if (JWT_SECRET !== undefined && JWT_PUBLIC_KEY !== undefined) {
+    faults.push('JWT_SECRET and JWT_PUBLIC_KEY exclude each other');
+  } else if (JWT_ALGORITHMS !== undefined) {
+    const allowed = JWT_PUBLIC_KEY === undefined ? HMAC_ALGORITHMS : algorithmsOf(JWT_PUBLIC_KEY);
+    if (JWT_ALGORITHMS.length === 0 || !JWT_ALGORITHMS.every((name) => allowed.includes(name))) {
+      faults.push(`JWT_ALGORITHMS must be of ${allowed.join(', ')} with this key`);
+    }
+  }
+  return faults;
+}
+
+function productionFaults(settings: Settings): string[] {
+  if (!settings.isProduction) return [];
+  const faults: string[] = [];
+  const key = settings.JWT_SECRET ?? settings.JWT_PUBLIC_KEY ?? settings.JWT_JWKS_URI;
+  if (settings.AUTH_MODE === 'none') {
+    if (!settings.ALLOW_INSECURE)
+      faults.push('AUTH_MODE must not be none in production (ALLOW_INSECURE=true allows it)');
+  } else if (key === undefined) {
+    faults.push('JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URI is needed in production');
+  }
+  if (settings.JWT_SECRET !== undefined && Buffer.byteLength(settings.JWT_SECRET) < 32) {
+    faults.push('JWT_SECRET must have at least 32 bytes in production');
+  }
+  return faults;
+}
+
+/** A setting that would be ignored is a fault: its owner counts on it. */
+function unsupported(settings: Settings): string[] {
+  const names = ['JWT_JWKS_URI', 'AUTHORIZE_URL', 'WEBHOOK_URL', 'INBOUND_STREAM'] as const;
+  return names
+    .filter((name) => settings[name] !== undefined)
+    .map((name) => `${name} is not supported by this version`);
+}
+
+/** Reads and checks every setting. Throws {@link SettingsError}. */
+export function readSettings(environment: Environment): Settings {
+  const known = plainToInstance(Settings, withAllKeys(environment), { exposeUnsetFields: true });
+  const errors = validateSync(known, { forbidUnknownValues: true });
+  const faults = errors.map(
+    (error) => Object.values(error.constraints ?? {})[0] ?? `${error.property} is not valid`,
+  );
+  if (faults.length === 0) faults.push(...conflicts(known));
+  if (faults.length > 0) throw new SettingsError(faults);
+  return known;
+}
+
+/** class-transformer only visits keys that exist, and the defaults come from visiting. */
+function withAllKeys(environment: Environment): Record<string, string | undefined> {
+  return Object.fromEntries(SETTING_NAMES.map((name) => [name, environment[name]]));
+}

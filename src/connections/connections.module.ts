@@ -1,0 +1,13 @@
+import { Module } from '@nestjs/common';
+import { PresenceModule } from '../presence/presence.module.js';
+import { ConnectionsService } from './connections.service.js';
+import { DrainService } from './drain.service.js';
+import { PublisherService } from './publisher.service.js';
+import { RoomsService } from './rooms.service.js';
+
+@Module({
+  imports: [PresenceModule],
+  providers: [ConnectionsService, RoomsService, PublisherService, DrainService],
+  exports: [PresenceModule, ConnectionsService, RoomsService, PublisherService, DrainService],
+})
+export class ConnectionsModule {}

@@ -1,0 +1,89 @@
+import { Injectable } from '@nestjs/common';
+import { Settings } from '../config/settings.js';
+import { BrokerUnavailable } from '../core/broker.js';
+import type { Connection } from '../core/connection.js';
+import { PresenceService } from '../presence/presence.service.js';
+import { ProtocolError } from '../protocol/errors.js';
+import type { PresenceReply, Ref } from '../protocol/messages.js';
+import { roomChannel } from '../protocol/names.js';
+import { ConnectionsService } from './connections.service.js';
+
+/** Joining, leaving and looking into rooms; each room's joins and leaves of a connection take effect in order. */
+@Injectable()
+export class RoomsService {
+  constructor(
+    private readonly connections: ConnectionsService,
+    private readonly presence: PresenceService,
+    private readonly settings: Settings,
+  ) {}
+
+  /** Answers `joined_room` in the same step that makes the connection a member: live events follow it. */
+  async join(connection: Connection, room: string, ref: Ref | undefined): Promise<void> {
+    const reply = (): void => {
+      const position = connection.rooms.get(room)?.position ?? null;
+      connection.send({
+        event: 'joined_room',
+        ...(ref === undefined ? {} : { ref }),
+        room,
+        last_event_id: position?.id ?? null,
+        epoch: position?.epoch ?? null,
+        recovered: false,
+        replayed: 0,
+      });
+    };
+    await connection.change(roomChannel(room), async () => {
+      if (connection.isGone) return;
+      if (connection.rooms.has(room)) {
+        reply();
+        return;
+      }
+      if (connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
+        throw new ProtocolError('too_many_rooms');
+      try {
+        await this.connections.enterRoom(connection, room, reply);
+      } catch (error) {
+        throw error instanceof BrokerUnavailable
+          ? new ProtocolError('broker_unavailable', 'The room could not be joined; try again.')
+          : error;
+      }
+      // A token that was replaced meanwhile may not allow the room any more.
+      if (!connection.identity.rights.allows('join', roomChannel(room))) this.expel(connection, room);
+    });
+  }
+
+  async leave(connection: Connection, room: string): Promise<void> {
+    await connection.change(roomChannel(room), async () => this.connections.leaveRoom(connection, room));
+  }
+
+  /** Runs `step` after the joins and leaves before it, if the connection is a member then. */
+  asMember<T>(connection: Connection, room: string, step: () => T | Promise<T>): T | Promise<T> {
+    return connection.after(roomChannel(room), () => {
+      if (!connection.rooms.get(room)) throw new ProtocolError('not_in_room');
+      return step();
+    });
+  }
+
+  async members(room: string, limit: number, cursor: string | undefined): Promise<PresenceReply> {
+    try {
+      return { event: 'presence', room, ...(await this.presence.page(room, limit, cursor)) };
+    } catch (error) {
+      throw error instanceof BrokerUnavailable
+        ? new ProtocolError('broker_unavailable', 'Presence is not available; try again.')
+        : error;
+    }
+  }
+
+  /** Takes the connection out of the rooms that its present token does not allow. */
+  recheck(connection: Connection): void {
+    for (const [room, channel] of connection.rooms) {
+      if (channel !== null && !connection.identity.rights.allows('join', roomChannel(room)))
+        this.expel(connection, room);
+    }
+  }
+
+  private expel(connection: Connection, room: string): void {
+    if (!connection.rooms.get(room)) return;
+    this.connections.leaveRoom(connection, room);
+    connection.send({ event: 'left_room', room });
+  }
+}

@@ -1,0 +1,181 @@
+import { channelFields } from '../protocol/names.js';
+import type { Position } from '../protocol/messages.js';
+import type { Broker, BrokerSink, EventEnvelope } from './broker.js';
+import { BrokerUnavailable } from './broker.js';
+import { Channel } from './channel.js';
+import type { Connection } from './connection.js';
+import { frameEvent, frameServerEvent } from './frame.js';
+import type { Telemetry } from './telemetry.js';
+
+/** Events fetched at a time to fill a hole. */
+const FILL_PAGE = 256;
+
+/**
+ * The channels of this instance. First holder in: subscribe; last one out: forget everything. Events go to local
+ * members once and in the order of their ids, whatever the bus drops or repeats; what can't be had is told by `gap`.
+ */
+export class Hub implements BrokerSink {
+  private readonly channels = new Map<string, Channel>();
+
+  constructor(
+    private readonly broker: Broker,
+    private readonly telemetry: Telemetry,
+    /** Takes what should never happen: a failure that is not the broker being away. */
+    private readonly onFault: (error: unknown) => void,
+  ) {}
+
+  get channelCount(): number {
+    return this.channels.size;
+  }
+
+  get roomCount(): number {
+    let rooms = 0;
+    for (const [name, channel] of this.channels)
+      if (name.startsWith('room:') && channel.members.size > 0) rooms += 1;
+    return rooms;
+  }
+
+  get(name: string): Channel | undefined {
+    return this.channels.get(name);
+  }
+
+  /** Takes a hold of the live channel, opening it for the first holder. Rejects with `BrokerUnavailable`. */
+  async acquire(name: string): Promise<Channel> {
+    let channel = this.channels.get(name);
+    if (channel === undefined) {
+      const opened = Promise.resolve().then(() => this.open(name));
+      channel = new Channel(name, this.broker.isDurable(name), opened);
+      this.channels.set(name, channel);
+    }
+    channel.holds += 1;
+    try {
+      await channel.opened;
+      return channel;
+    } catch (error) {
+      this.release(channel);
+      throw error;
+    }
+  }
+
+  /** Gives a hold back; the last one ends the channel here. */
+  release(channel: Channel): void {
+    channel.holds -= 1;
+    if (channel.holds > 0 || this.channels.get(channel.name) !== channel) return;
+    this.channels.delete(channel.name);
+    this.broker.unsubscribe(channel.name);
+  }
+
+  onEvent(event: EventEnvelope): void {
+    const channel = this.channels.get(event.channel);
+    if (channel === undefined) return;
+    if (event.position === null) this.deliver(channel, event);
+    else if (channel.isWaiting) channel.wait(event);
+    else this.advance(channel, event, event.position);
+  }
+
+  onHead(name: string, head: Position): void {
+    const channel = this.channels.get(name);
+    if (channel === undefined || channel.position === null || channel.isWaiting) return;
+    if (channel.position.id !== head.id || channel.position.epoch !== head.epoch) this.startFilling(channel);
+  }
+
+  private async open(name: string): Promise<void> {
+    await this.broker.subscribe(name);
+    const channel = this.channels.get(name);
+    if (channel === undefined) return;
+    if (channel.durable) channel.position = await this.broker.head(name);
+    this.handOn(channel);
+  }
+
+  private handOn(channel: Channel): void {
+    for (const event of channel.resume()) this.onEvent(event);
+  }
+
+  private advance(channel: Channel, event: EventEnvelope, position: Position): void {
+    const step = channel.step(position);
+    switch (step) {
+      case 'next':
+        this.deliver(channel, event);
+        break;
+      case 'duplicate':
+        break;
+      case 'hole':
+        this.startFilling(channel);
+        channel.wait(event);
+        break;
+      default: {
+        const exhaustive: never = step;
+        throw new Error(`unknown step ${String(exhaustive)}`);
+      }
+    }
+  }
+
+  private startFilling(channel: Channel): void {
+    channel.wait();
+    this.fill(channel).then(
+      () => this.handOn(channel),
+      (error: unknown) => {
+        // The position has not moved: the next event, or the next comparison of heads, finds the hole again.
+        channel.resume();
+        this.telemetry.holeFound('failed');
+        if (!(error instanceof BrokerUnavailable)) this.onFault(error);
+      },
+    );
+  }
+
+  /** Fetches what the bus did not bring, up to the head, and delivers it; tells the members what is gone for ever. */
+  private async fill(channel: Channel): Promise<void> {
+    let result: 'filled' | 'gap' = 'filled';
+    for (;;) {
+      const after = channel.position;
+      if (after === null) return;
+      const history = await this.broker.history(channel.name, after, FILL_PAGE);
+      if (this.channels.get(channel.name) !== channel) return;
+      if (history.kind === 'lost') {
+        this.tellGap(channel, after, { epoch: history.head.epoch, id: history.oldestId - 1 });
+        result = 'gap';
+        continue;
+      }
+      for (const event of history.events) {
+        channel.position = event.position;
+        this.deliver(channel, event);
+      }
+      const reached = history.events.at(-1)?.position;
+      if (!reached || reached.id >= history.head.id) break;
+    }
+    this.telemetry.holeFound(result);
+  }
+
+  private tellGap(channel: Channel, after: Position, goesOnAfter: Position): void {
+    channel.position = goesOnAfter;
+    const frame = frameServerEvent({
+      event: 'gap',
+      ...channelFields(channel.name),
+      after: after.id,
+      next: goesOnAfter.id + 1,
+      epoch: goesOnAfter.epoch,
+    });
+    for (const member of channel.members) member.push(frame);
+  }
+
+  private deliver(channel: Channel, event: EventEnvelope): void {
+    if (channel.members.size === 0) return;
+    const frame = frameEvent(event);
+    let delivered = channel.members.size;
+    if (event.exclude === '') {
+      for (const member of channel.members) member.push(frame);
+    } else {
+      for (const member of channel.members) {
+        if (isExcluded(member, event.exclude)) delivered -= 1;
+        else member.push(frame);
+      }
+    }
+    this.telemetry.eventsDelivered(delivered);
+  }
+}
+
+function isExcluded(member: Connection, exclude: string): boolean {
+  return exclude.startsWith('connection:')
+    ? exclude.slice(11) === member.id
+    : exclude.startsWith('user:') && exclude.slice(5) === member.userId;
+}

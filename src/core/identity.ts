@@ -1,0 +1,15 @@
+export type Action = 'join' | 'publish' | 'presence' | 'history';
+
+/** What a user may do; the auth module gives it a body. */
+export interface Rights {
+  allows(action: Action, channel: string): boolean;
+}
+
+/** Who is at the far end of a connection, as the upgrade or a later `auth` message established it. */
+export interface Identity {
+  userId: string;
+  name?: string;
+  rights: Rights;
+  /** Wall-clock milliseconds at which the token ends; Infinity where nothing ends it. */
+  expiresAtMs: number;
+}

@@ -1,0 +1,68 @@
+import type { Frame } from './frame.js';
+import type { Transport } from './transport.js';
+
+/**
+ * Flushes every outbox that was pushed to in this turn of the event loop, once, at its end. Several events of a turn
+ * cost one write per socket; that is worth more than anything else on the fan-out path.
+ */
+export class Turn {
+  private waiting: Outbox[] = [];
+  private readonly flush = (): void => {
+    const outboxes = this.waiting;
+    this.waiting = [];
+    for (const outbox of outboxes) outbox.flush();
+  };
+
+  add(outbox: Outbox): void {
+    if (this.waiting.push(outbox) === 1) setImmediate(this.flush);
+  }
+}
+
+/** The send queue of one connection: capped in bytes, flushed once per turn. */
+export class Outbox {
+  private frames: Buffer[] = [];
+  private pendingBytes = 0;
+  private open = true;
+
+  constructor(
+    private readonly transport: Transport,
+    private readonly turn: Turn,
+    /** Over this many bytes that the client has not taken it is a slow consumer. */
+    private readonly maxBytes: number,
+    private readonly onSlow: () => void,
+  ) {}
+
+  push(frame: Frame): void {
+    if (!this.open) return;
+    const bytes = this.transport.deflate ? frame.deflated() : frame.bytes;
+    this.pendingBytes += bytes.length;
+    if (this.frames.push(bytes) === 1) this.turn.add(this);
+    // A burst larger than the cap is no reason to call a client slow before it had a chance to read.
+    else if (this.pendingBytes > this.maxBytes) this.flush();
+  }
+
+  /** Hands what waits to the socket, unless the client has left too much unread. */
+  flush(): void {
+    if (this.frames.length === 0) return;
+    const frames = this.frames;
+    this.frames = [];
+    this.pendingBytes = 0;
+    if (this.isSlow()) {
+      this.close();
+      this.onSlow();
+    } else if (this.open) {
+      this.transport.write(frames);
+    }
+  }
+
+  isSlow(): boolean {
+    return this.transport.queuedBytes > this.maxBytes;
+  }
+
+  /** Nothing goes out after this; what waits is dropped. */
+  close(): void {
+    this.open = false;
+    this.frames = [];
+    this.pendingBytes = 0;
+  }
+}

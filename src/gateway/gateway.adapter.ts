@@ -1,0 +1,256 @@
+import type { IncomingMessage, Server } from 'node:http';
+import { STATUS_CODES } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { randomUUID } from 'node:crypto';
+import type { INestApplicationContext } from '@nestjs/common';
+import { Logger } from '@nestjs/common';
+import { WsAdapter } from '@nestjs/platform-ws';
+import type { RawData, ServerOptions } from 'ws';
+import { WebSocket, WebSocketServer } from 'ws';
+import { Settings } from '../config/settings.js';
+import { Connection } from '../core/connection.js';
+import { Turn } from '../core/outbox.js';
+import { Telemetry } from '../core/telemetry.js';
+import { TokenBucket } from '../core/token-bucket.js';
+import { CLOSE } from '../protocol/close-codes.js';
+import { ProtocolError } from '../protocol/errors.js';
+import { Dispatcher } from './dispatch.js';
+import { ErrorFilter } from './error.filter.js';
+import type { Admission } from './upgrade.js';
+import { Upgrade } from './upgrade.js';
+import { UpgradeRefused } from './upgrade-refused.js';
+import { SUBPROTOCOL } from './upgrade-request.js';
+import { WsTransport } from './ws-transport.js';
+
+/** How long a peer has to answer our close frame. */
+const CLOSE_TIMEOUT_MS = 3_000;
+const MAX_FRAGMENTS = 64;
+const MAX_BUFFERED_CHUNKS = 1_024;
+/** Over the rate without a pause this long: closed. A pause is this long without a message too many. */
+const LIMITED_TOO_LONG_MS = 10_000;
+const PAUSE_MS = 1_000;
+const RETRY_AFTER_MIN_S = 1;
+const RETRY_AFTER_SPREAD_S = 4;
+
+/** A WebSocket that knows its connection, so that one listener serves all. */
+class ClientSocket extends WebSocket {
+  connection: Connection | null = null;
+}
+
+type GatewayServer = WebSocketServer & { readonly options: ServerOptions };
+
+/**
+ * Nest's way to ws, with everything decided before the upgrade is accepted and one dispatcher for all connections. What
+ * Nest calls the client in handlers and guards is the {@link Connection}.
+ */
+export class GatewayAdapter extends WsAdapter {
+  private readonly log = new Logger('Gateway');
+  private readonly settings: Settings;
+  private readonly upgrade: Upgrade;
+  private readonly dispatcher: Dispatcher;
+  private readonly errors: ErrorFilter;
+  private readonly telemetry: Telemetry;
+  private readonly turn = new Turn();
+  private readonly disconnected = new WeakMap<Connection, () => void>();
+  private server: WebSocketServer | null = null;
+
+  constructor(app: INestApplicationContext) {
+    super(app);
+    this.settings = app.get(Settings);
+    this.upgrade = app.get(Upgrade);
+    this.dispatcher = app.get(Dispatcher);
+    this.errors = app.get(ErrorFilter);
+    this.telemetry = app.get(Telemetry);
+  }
+
+  override create(): GatewayServer {
+    const options: ServerOptions & { closeTimeout: number } = {
+      noServer: true,
+      WebSocket: ClientSocket,
+      maxPayload: this.settings.MAX_MESSAGE_BYTES,
+      maxFragments: MAX_FRAGMENTS,
+      maxBufferedChunks: MAX_BUFFERED_CHUNKS,
+      closeTimeout: CLOSE_TIMEOUT_MS,
+      // No context is taken over, so that what many receivers get is compressed once.
+      perMessageDeflate: this.settings.PERMESSAGE_DEFLATE && {
+        serverNoContextTakeover: true,
+        clientNoContextTakeover: true,
+      },
+      handleProtocols: (offered) => offered.has(SUBPROTOCOL) && SUBPROTOCOL,
+    };
+    const server = new WebSocketServer(options);
+    this.server = server;
+    const http: Server = this.httpServer;
+    http.on('upgrade', this.onUpgrade);
+    return server;
+  }
+
+  /** Messages go through the dispatcher, which was given the gateway's decorators at boot. */
+  override bindMessageHandlers(): void {
+    // Nothing to bind for each connection.
+  }
+
+  override bindClientDisconnect(client: unknown, callback: () => void): void {
+    if (client instanceof Connection) this.disconnected.set(client, callback);
+  }
+
+  override async close(server: WebSocketServer): Promise<void> {
+    this.httpServer.off('upgrade', this.onUpgrade);
+    await super.close(server);
+  }
+
+  private readonly onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    // Until ws takes over, a reset of the peer must not end the process.
+    const ignore = (): void => {
+      socket.destroy();
+    };
+    socket.on('error', ignore);
+    this.upgrade.decide(request).then(
+      (admission) => {
+        socket.off('error', ignore);
+        this.accept(request, socket, head, admission);
+      },
+      (error: unknown) => {
+        const refused = error instanceof UpgradeRefused ? error : null;
+        if (refused === null) this.log.error(error);
+        if (refused?.closeWith) {
+          socket.off('error', ignore);
+          this.acceptAndClose(request, socket, head, refused);
+        } else {
+          this.refuse(socket, refused?.statusCode ?? 500, refused?.message ?? 'Something went wrong.');
+        }
+      },
+    );
+  };
+
+  private accept(request: IncomingMessage, socket: Duplex, head: Buffer, admission: Admission): void {
+    if (socket.destroyed) return;
+    this.server?.handleUpgrade(request, socket, head, (ws) => this.connect(ws, socket, admission));
+  }
+
+  /** Separate from the upgrade: a closure in there would keep the request for as long as the connection lives. */
+  private connect(ws: WebSocket, socket: Duplex, { identity, address, plainText }: Admission): void {
+    const nowMs = performance.now();
+    const transport = new WsTransport(ws, socket);
+    const limits = { slowConsumerBytes: this.settings.SLOW_CONSUMER_BYTES };
+    const connection = new Connection(
+      randomUUID(),
+      identity,
+      address,
+      plainText,
+      transport,
+      this.turn,
+      limits,
+      nowMs,
+    );
+    const { RATE_LIMIT_PER_SECOND, RATE_LIMIT_BURST } = this.settings;
+    if (RATE_LIMIT_PER_SECOND > 0)
+      connection.bucket = new TokenBucket(RATE_LIMIT_PER_SECOND, RATE_LIMIT_BURST, nowMs);
+    if (ws instanceof ClientSocket) ws.connection = connection;
+    // What comes before the connection is open waits in the socket.
+    connection.pause(true);
+    this.listen(ws);
+    this.server?.emit('connection', connection);
+  }
+
+  private listen(ws: WebSocket): void {
+    ws.on('message', this.onMessage);
+    ws.on('ping', this.onSign);
+    ws.on('pong', this.onSign);
+    ws.on('close', this.onClose);
+    ws.on('error', this.onError);
+  }
+
+  private acceptAndClose(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    { statusCode, closeWith }: UpgradeRefused,
+  ): void {
+    this.telemetry.handshakeRejected(statusCode);
+    this.server?.handleUpgrade(request, socket, head, (ws) => {
+      ws.on('error', () => ws.terminate());
+      ws.close(closeWith?.code, closeWith?.reason);
+    });
+  }
+
+  private refuse(socket: Duplex, statusCode: number, message: string): void {
+    this.telemetry.handshakeRejected(statusCode);
+    const error = STATUS_CODES[statusCode] ?? 'Error';
+    const body = JSON.stringify({ statusCode, error, message });
+    const head = [
+      `HTTP/1.1 ${statusCode} ${error}`,
+      'Connection: close',
+      'Content-Type: application/json; charset=utf-8',
+      `Content-Length: ${Buffer.byteLength(body)}`,
+    ];
+    if (statusCode === 401) head.push('WWW-Authenticate: Bearer');
+    if (statusCode === 405) head.push('Allow: GET');
+    if (statusCode === 426) head.push('Sec-WebSocket-Version: 13');
+    if (statusCode === 503 || statusCode === 429) {
+      head.push(`Retry-After: ${RETRY_AFTER_MIN_S + Math.floor(Math.random() * RETRY_AFTER_SPREAD_S)}`);
+    }
+    socket.once('finish', () => socket.destroy());
+    socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+  }
+
+  private readonly onMessage = this.bound(function receive(
+    this: GatewayAdapter,
+    connection,
+    data: RawData,
+    isBinary: boolean,
+  ) {
+    if (connection.isGone) return;
+    const nowMs = performance.now();
+    connection.lastSeenMs = nowMs;
+    if (isBinary) {
+      connection.close(CLOSE.binary);
+      return;
+    }
+    // ws hands a text message on as one Buffer.
+    const text = Buffer.isBuffer(data) ? data.toString('utf8') : '';
+    const waitMs = connection.bucket?.take(nowMs) ?? 0;
+    if (waitMs === 0) this.dispatcher.dispatch(connection, text);
+    else this.limit(connection, text, nowMs, waitMs);
+  });
+
+  private readonly onSign = this.bound((connection) => {
+    connection.lastSeenMs = performance.now();
+  });
+
+  private readonly onClose = this.bound(function forget(this: GatewayAdapter, connection, code: number) {
+    const callback = this.disconnected.get(connection);
+    this.disconnected.delete(connection);
+    if (connection.closeCode === 0) connection.closeCode = code;
+    callback?.();
+  });
+
+  /** ws closes by itself after an error, with the code for it. */
+  private readonly onError = this.bound(function note(this: GatewayAdapter, connection, error: Error) {
+    this.log.debug(`connection ${connection.id}: ${error.message}`);
+  });
+
+  private limit(connection: Connection, text: string, nowMs: number, waitMs: number): void {
+    if (nowMs - connection.lastLimitedMs > PAUSE_MS) connection.limitedSinceMs = nowMs;
+    connection.lastLimitedMs = nowMs;
+    if (nowMs - connection.limitedSinceMs >= LIMITED_TOO_LONG_MS) {
+      connection.close(CLOSE.rateLimited);
+      return;
+    }
+    this.telemetry.messageReceived('limited');
+    const error = new ProtocolError('rate_limited', undefined, { retry_after_ms: waitMs });
+    this.errors.answer(connection, error, this.dispatcher.refOfText(text));
+  }
+
+  /** A listener for all sockets: ws calls it with the socket as `this`. */
+  private bound<Args extends unknown[]>(
+    listener: (this: GatewayAdapter, connection: Connection, ...args: Args) => void,
+  ) {
+    // eslint-disable-next-line typescript/no-this-alias -- two different `this` meet here
+    const adapter = this;
+    return function onEvent(this: WebSocket, ...args: Args): void {
+      if (this instanceof ClientSocket && this.connection !== null)
+        listener.call(adapter, this.connection, ...args);
+    };
+  }
+}

@@ -1,0 +1,160 @@
+import { UseFilters, UseGuards, UsePipes } from '@nestjs/common';
+import type { OnGatewayConnection, OnGatewayDisconnect } from '@nestjs/websockets';
+import { ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
+import { JwtStrategy } from '../auth/jwt.strategy.js';
+import { channelOf, Requires, WsAuthGuard } from '../auth/ws-auth.guard.js';
+import { ConnectionsService } from '../connections/connections.service.js';
+import { PublisherService } from '../connections/publisher.service.js';
+import { RoomsService } from '../connections/rooms.service.js';
+import { Connection } from '../core/connection.js';
+import { chatBody, textBody } from '../core/event-body.js';
+import { ProtocolError } from '../protocol/errors.js';
+import type { AckReply, LeftRoomReply, PongReply, PresenceReply } from '../protocol/messages.js';
+import { BROADCAST, roomChannel, userChannel } from '../protocol/names.js';
+import { AuthDto } from './dto/auth.dto.js';
+import { ChatDto, DirectMessageDto, PublishDto, RoomMessageDto } from './dto/publish.dto.js';
+import { PresenceDto, RoomDto } from './dto/room.dto.js';
+import { ErrorFilter } from './error.filter.js';
+import { MessagePipe } from './message.pipe.js';
+import { InOrder, MessageRef, PLAIN_TEXT } from './message-decorators.js';
+
+const DEFAULT_PRESENCE_LIMIT = 100;
+
+/** One method for each message a client may send. The dispatcher gives replies and errors the message's `ref`. */
+@WebSocketGateway()
+@UseGuards(WsAuthGuard)
+@UsePipes(MessagePipe)
+@UseFilters(ErrorFilter)
+export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatewayDisconnect<Connection> {
+  constructor(
+    private readonly connections: ConnectionsService,
+    private readonly rooms: RoomsService,
+    private readonly publisher: PublisherService,
+    private readonly tokens: JwtStrategy,
+  ) {}
+
+  handleConnection(connection: Connection): void {
+    this.connections.open(connection);
+  }
+
+  handleDisconnect(connection: Connection): void {
+    this.connections.closed(connection);
+  }
+
+  @SubscribeMessage('chat')
+  @Requires({ action: 'publish', channel: channelOf.roomOrBroadcast })
+  chat(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: ChatDto,
+  ): Promise<AckReply> | AckReply {
+    const { room } = message;
+    if (room !== undefined && room !== null) return this.toRoom(connection, room, message);
+    return this.publish(connection, BROADCAST, message, {}, `connection:${connection.id}`);
+  }
+
+  @SubscribeMessage('room_message')
+  @Requires({ action: 'publish', channel: channelOf.room })
+  roomMessage(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: RoomMessageDto,
+  ): Promise<AckReply> | AckReply {
+    return this.toRoom(connection, message.room, message);
+  }
+
+  @SubscribeMessage('direct_message')
+  @Requires({ action: 'publish', channel: channelOf.target })
+  directMessage(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: DirectMessageDto,
+  ): Promise<AckReply> {
+    return this.publish(connection, userChannel(message.target_user), message, { direct: true });
+  }
+
+  @SubscribeMessage(PLAIN_TEXT)
+  @Requires({ action: 'publish', channel: channelOf.broadcast })
+  async plainText(@ConnectedSocket() connection: Connection, @MessageBody() text: string): Promise<void> {
+    await this.publisher.publish({ channel: BROADCAST, body: textBody(connection.userId, text, Date.now()) });
+  }
+
+  @SubscribeMessage('join_room')
+  @Requires({ action: 'join', channel: channelOf.room })
+  joinRoom(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: RoomDto,
+    @MessageRef() ref: string | number | undefined,
+  ): Promise<void> {
+    return this.rooms.join(connection, message.room, ref);
+  }
+
+  @SubscribeMessage('leave_room')
+  async leaveRoom(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: RoomDto,
+  ): Promise<LeftRoomReply> {
+    await this.rooms.leave(connection, message.room);
+    return { event: 'left_room', room: message.room };
+  }
+
+  @SubscribeMessage('presence')
+  @Requires({ action: 'presence', channel: channelOf.room })
+  presence(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: PresenceDto,
+  ): Promise<PresenceReply> | PresenceReply {
+    const { room, limit, cursor } = message;
+    return this.rooms.asMember(connection, room, () =>
+      this.rooms.members(room, limit ?? DEFAULT_PRESENCE_LIMIT, cursor ?? undefined),
+    );
+  }
+
+  @SubscribeMessage('auth')
+  @InOrder()
+  async auth(@ConnectedSocket() connection: Connection, @MessageBody() message: AuthDto): Promise<AckReply> {
+    const identity = await this.tokens.identify(message.token);
+    if (identity === null) throw new ProtocolError('unauthorized');
+    if (identity.userId !== connection.userId)
+      throw new ProtocolError('forbidden', 'The token is for another user.');
+    connection.identity = identity;
+    this.rooms.recheck(connection);
+    return { event: 'ack' };
+  }
+
+  @SubscribeMessage('ping')
+  ping(): PongReply {
+    return { event: 'pong' };
+  }
+
+  @SubscribeMessage('pong')
+  pong(): void {
+    // That it came is all it says, and the connection has noted that.
+  }
+
+  private toRoom(connection: Connection, room: string, message: PublishDto): Promise<AckReply> | AckReply {
+    return this.rooms.asMember(connection, room, () =>
+      this.publish(connection, roomChannel(room), message, { room }),
+    );
+  }
+
+  private async publish(
+    connection: Connection,
+    channel: string,
+    { content, event, message_id: messageId }: PublishDto,
+    address: { room?: string; direct?: true },
+    exclude?: string,
+  ): Promise<AckReply> {
+    const from = connection.userId;
+    const named = messageId === undefined || messageId === null ? {} : { messageId };
+    const body = chatBody({ event: event ?? 'chat', from, content, ...address, ...named }, Date.now());
+    const { position, duplicate } = await this.publisher.publish({
+      channel,
+      body,
+      ...(exclude === undefined ? {} : { exclude }),
+      ...(named.messageId === undefined ? {} : { idempotency: { scope: from, key: named.messageId } }),
+    });
+    return {
+      event: 'ack',
+      ...(position === null ? {} : { id: position.id }),
+      ...(duplicate ? { duplicate: true as const } : {}),
+    };
+  }
+}

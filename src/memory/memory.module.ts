@@ -1,0 +1,46 @@
+import type { OnApplicationShutdown } from '@nestjs/common';
+import { Module } from '@nestjs/common';
+import { Settings } from '../config/settings.js';
+import { Broker } from '../core/broker.js';
+import { ChannelRules } from '../core/channel-rules.js';
+import { PresenceStore } from '../core/presence-store.js';
+import { MemoryBroker } from './memory-broker.js';
+import { MemoryPresence } from './memory-presence.js';
+
+/** The embedded broker and presence store: one instance, nothing to install. */
+@Module({
+  providers: [
+    {
+      provide: MemoryBroker,
+      inject: [Settings],
+      useFactory: (settings: Settings) =>
+        new MemoryBroker(new ChannelRules(settings.EPHEMERAL_CHANNELS), {
+          historySize: settings.HISTORY_SIZE,
+          historyTtlMs: settings.HISTORY_TTL_SECONDS * 1000,
+          idempotencyTtlMs: settings.IDEMPOTENCY_TTL_SECONDS * 1000,
+        }),
+    },
+    { provide: Broker, useExisting: MemoryBroker },
+    {
+      provide: PresenceStore,
+      inject: [MemoryBroker, Settings],
+      useFactory: (broker: MemoryBroker, settings: Settings) =>
+        new MemoryPresence(broker, {
+          announceUsers: settings.ANNOUNCE_USERS,
+          announceMembersMax: settings.ANNOUNCE_MEMBERS_MAX,
+        }),
+    },
+  ],
+  exports: [Broker, PresenceStore],
+})
+export class MemoryModule implements OnApplicationShutdown {
+  constructor(
+    private readonly broker: Broker,
+    private readonly presence: PresenceStore,
+  ) {}
+
+  async onApplicationShutdown(): Promise<void> {
+    await this.presence.stop();
+    await this.broker.stop();
+  }
+}

@@ -1,0 +1,303 @@
+import { Logger } from '@nestjs/common';
+import type { BrokerHealth, BrokerSink, History, Publication, Published } from '../core/broker.js';
+import { Broker, BrokerUnavailable } from '../core/broker.js';
+import type { ChannelRules } from '../core/channel-rules.js';
+import { continues } from '../core/position.js';
+import type { Telemetry } from '../core/telemetry.js';
+import type { Position } from '../protocol/messages.js';
+import { readBusMessage } from './bus-message.js';
+import type { RedisClient, RedisClients } from './redis-clients.js';
+import type { RedisKeys } from './redis-keys.js';
+import { PARTITIONS, partitionOf } from './redis-keys.js';
+import { RedisLives } from './redis-lives.js';
+import type { PublisherOptions } from './redis-publisher.js';
+import { RedisPublisher } from './redis-publisher.js';
+import { RedisSubscriptions } from './redis-subscriptions.js';
+import { settleScript, unlockScript } from './scripts/fence.js';
+import { publishScript } from './scripts/publish.js';
+import { headsScript, historyScript } from './scripts/read.js';
+
+/** How often a message is sent to ourselves through both connections. */
+const PROBE_MS = 2_000;
+/** Without a probe for this long the subscriber connection is not trusted any more. */
+const PROBE_STALE_MS = 5_500;
+const RECOVER_AGAIN_MS = 200;
+const HEADS_BATCH = 256;
+const PAGE_BYTES = 1_048_576;
+
+export interface RedisBrokerOptions extends PublisherOptions {
+  instance: string;
+  /** Carry the notices of users who connect and disconnect. */
+  announceUsers: boolean;
+}
+
+/**
+ * The broker over Redis: events by pub/sub, kept in streams. It is up when both connections are, the numbering is
+ * settled, everything is subscribed and a probe came back through the subscription lately.
+ */
+export class RedisBroker extends Broker {
+  private readonly logger = new Logger('RedisBroker');
+  private readonly commands: RedisClient;
+  private readonly subscriptions: RedisSubscriptions;
+  private readonly lives: RedisLives;
+  private readonly publisher: RedisPublisher;
+  /** The channel behind each bus that is listened to. */
+  private readonly channels = new Map<string, { channel: string; partition: number }>();
+  private readonly probeBus: string;
+  private sink: BrokerSink | null = null;
+  private probe: NodeJS.Timeout | null = null;
+  private probedAtMs = -Infinity;
+  private recovered = false;
+  /** Connections lost so far: a recovery that was overtaken by a loss is none. */
+  private losses = 0;
+  private recovering = false;
+  private stopped = false;
+
+  constructor(
+    private readonly clients: RedisClients,
+    private readonly keys: RedisKeys,
+    private readonly rules: ChannelRules,
+    private readonly options: RedisBrokerOptions,
+    private readonly telemetry: Telemetry,
+  ) {
+    super();
+    this.commands = clients.connect('commands');
+    this.probeBus = keys.instance(options.instance);
+    this.subscriptions = new RedisSubscriptions(
+      clients,
+      (bus, message) => this.onMessage(bus, message),
+      (bus) => this.channels.delete(bus),
+    );
+    this.lives = new RedisLives(clients, this.commands, keys, options.instance);
+    this.publisher = new RedisPublisher(
+      clients,
+      this.commands,
+      keys,
+      rules,
+      options,
+      ({ partition, epoch, seq }) => this.lives.note(partition, epoch, seq),
+      () => this.recover(),
+    );
+  }
+
+  start(sink: BrokerSink): void {
+    this.sink = sink;
+    for (const [role, client] of [
+      ['commands', this.commands],
+      ['subscriber', this.subscriptions.client],
+    ] as const) {
+      client.on('ready', () => {
+        this.telemetry.redisReconnected(role);
+        this.recover();
+      });
+      client.on('close', () => {
+        this.recovered = false;
+        this.losses += 1;
+      });
+    }
+    this.probe = setInterval(() => this.sendProbe(), PROBE_MS);
+    this.recover();
+  }
+
+  isDurable(channel: string): boolean {
+    return this.rules.isDurable(channel);
+  }
+
+  publish(publication: Publication): Promise<Published> {
+    return this.recovered ? this.publisher.publish(publication) : Promise.reject(new BrokerUnavailable());
+  }
+
+  async subscribe(channel: string): Promise<void> {
+    if (!this.recovered) throw new BrokerUnavailable();
+    const bus = this.keys.bus(channel);
+    this.channels.set(bus, { channel, partition: partitionOf(channel) });
+    await this.subscriptions.add(bus);
+  }
+
+  unsubscribe(channel: string): void {
+    this.subscriptions.release(this.keys.bus(channel));
+  }
+
+  async head(channel: string): Promise<Position> {
+    const [head] = await this.heads([channel]);
+    if (head === undefined || head === null) throw new BrokerUnavailable();
+    return head;
+  }
+
+  async history(channel: string, after: Position, limit: number): Promise<History> {
+    const partition = partitionOf(channel);
+    const base = this.keys.channel(partition, channel);
+    const { historySize, historyTtlMs } = this.options;
+    const answer = await this.clients.run(
+      this.commands,
+      historyScript,
+      [this.keys.life(partition), `${base}:meta`, `${base}:log`],
+      [after.id, limit, PAGE_BYTES, historySize, historyTtlMs],
+    );
+    if (!Array.isArray(answer)) throw new BrokerUnavailable();
+    const [headText, oldest, ...rows] = answer.map((field) => String(field));
+    const head = this.readHead(headText ?? '');
+    if (head === null) throw new BrokerUnavailable();
+    const oldestId = Number(oldest);
+    if (!continues(after, head.epoch) || after.id > head.id || after.id + 1 < oldestId)
+      return { kind: 'lost', head, oldestId };
+    const events: (History & { kind: 'events' })['events'] = [];
+    for (let row = 0; row + 2 < rows.length; row += 3) {
+      const id = Number(rows[row]);
+      if (id !== after.id + 1 + events.length)
+        return { kind: 'lost', head, oldestId: Math.max(id, oldestId) };
+      const position = { epoch: head.epoch, id };
+      events.push({
+        channel,
+        position,
+        exclude: rows[row + 1] ?? '',
+        body: Buffer.from(rows[row + 2] ?? '', 'utf8'),
+      });
+    }
+    return { kind: 'events', events, head };
+  }
+
+  health(): BrokerHealth {
+    if (!this.recovered) return { up: false, reason: 'Redis is away' };
+    if (performance.now() - this.probedAtMs > PROBE_STALE_MS)
+      return { up: false, reason: 'no probe came back through the subscription' };
+    return { up: true };
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    if (this.probe !== null) clearInterval(this.probe);
+    this.subscriptions.stop();
+    await Promise.resolve();
+  }
+
+  /** Brings everything back after a connection was lost, or a publication was fenced; tries until it is done. */
+  private recover(): void {
+    if (this.recovering || this.stopped) return;
+    if (this.commands.status !== 'ready' || !this.subscriptions.isReady) return;
+    this.recovering = true;
+    this.recoverOnce().then(
+      () => {
+        this.recovering = false;
+      },
+      (error: unknown) => {
+        this.recovering = false;
+        this.logger.warn(`not recovered yet: ${error instanceof Error ? error.message : String(error)}`);
+        setTimeout(() => this.recover(), RECOVER_AGAIN_MS).unref();
+      },
+    );
+  }
+
+  private async recoverOnce(): Promise<void> {
+    const { losses } = this;
+    await this.clients.loadScripts(this.commands, [
+      publishScript,
+      headsScript,
+      historyScript,
+      settleScript,
+      unlockScript,
+    ]);
+    const own = [this.keys.control, this.probeBus];
+    if (this.options.announceUsers) for (let p = 0; p < PARTITIONS; p += 1) own.push(this.keys.notices(p));
+    await Promise.all(own.map((bus) => this.subscriptions.add(bus)));
+    await this.subscriptions.restore();
+    await this.lives.restore();
+    if (losses !== this.losses) throw new BrokerUnavailable();
+    this.recovered = true;
+    this.sendProbe();
+    await this.compareHeads();
+  }
+
+  /** Events may have been missed: the sink gets the heads of all channels it listens to. */
+  private async compareHeads(): Promise<void> {
+    const channels = [...this.channels.values()]
+      .map(({ channel }) => channel)
+      .filter((channel) => this.isDurable(channel));
+    for (let start = 0; start < channels.length; start += HEADS_BATCH) {
+      const batch = channels.slice(start, start + HEADS_BATCH);
+      const heads = await this.heads(batch);
+      batch.forEach((channel, index) => {
+        const head = heads[index];
+        if (head !== undefined && head !== null) this.sink?.onHead(channel, head);
+      });
+    }
+  }
+
+  private async heads(channels: readonly string[]): Promise<(Position | null)[]> {
+    const groups = new Map<number, string[]>();
+    for (const channel of channels) {
+      const group = this.clients.sharded ? partitionOf(channel) : 0;
+      const members = groups.get(group);
+      if (members === undefined) groups.set(group, [channel]);
+      else members.push(channel);
+    }
+    const found = new Map<string, Position | null>();
+    await Promise.all(
+      [...groups.values()].map(async (group) => {
+        const keys = group.flatMap((channel) => {
+          const partition = partitionOf(channel);
+          return [this.keys.life(partition), `${this.keys.channel(partition, channel)}:meta`];
+        });
+        const answers = await this.clients.run(this.commands, headsScript, keys, []);
+        if (!Array.isArray(answers)) throw new BrokerUnavailable();
+        group.forEach((channel, index) => found.set(channel, this.readHead(String(answers[index]))));
+      }),
+    );
+    return channels.map((channel) => found.get(channel) ?? null);
+  }
+
+  private readHead(answer: string): Position | null {
+    if (answer === 'FENCED') {
+      this.recover();
+      return null;
+    }
+    const [id, epoch] = answer.split(' ');
+    return id === undefined || epoch === undefined ? null : { id: Number(id), epoch };
+  }
+
+  private onMessage(bus: string, message: Buffer): void {
+    const target = this.channels.get(bus);
+    if (target === undefined) {
+      this.onOwnMessage(bus, message);
+      return;
+    }
+    const read = readBusMessage(target.channel, message);
+    if (read === null) {
+      this.telemetry.busMessageDropped('malformed');
+      return;
+    }
+    const { position } = read.event;
+    if (position !== null) this.lives.note(target.partition, position.epoch, read.seq);
+    this.sink?.onEvent(read.event);
+  }
+
+  private onOwnMessage(bus: string, message: Buffer): void {
+    if (bus === this.probeBus) {
+      const text = message.toString('utf8');
+      if (text === 'probe') this.probedAtMs = performance.now();
+      else this.lives.collect(text);
+    } else if (bus === this.keys.control) {
+      this.lives.answer(message.toString('utf8')).catch((error: unknown) => {
+        this.logger.warn(`an answer about the numbering was not sent: ${String(error)}`);
+      });
+    } else if (bus.endsWith(':notices')) {
+      const read = readBusMessage('broadcast', message);
+      if (read === null) this.telemetry.busMessageDropped('malformed');
+      else this.sink?.onEvent(read.event);
+    }
+  }
+
+  private sendProbe(): void {
+    if (!this.recovered) return;
+    if (performance.now() - this.probedAtMs > PROBE_STALE_MS && this.probedAtMs !== -Infinity) {
+      this.telemetry.probeMissed();
+      this.probedAtMs = -Infinity;
+      this.subscriptions.rebuild();
+      return;
+    }
+    const sent = this.clients.sharded
+      ? this.commands.spublish(this.probeBus, 'probe')
+      : this.commands.publish(this.probeBus, 'probe');
+    sent.catch((error: unknown) => this.logger.warn(`a probe was not sent: ${String(error)}`));
+  }
+}

@@ -1,0 +1,125 @@
+import { Injectable, Logger } from '@nestjs/common';
+import type { ClusterOptions, RedisOptions } from 'ioredis';
+import { Cluster, Redis } from 'ioredis';
+import { Settings } from '../config/settings.js';
+import { BrokerUnavailable } from '../core/broker.js';
+import type { Script } from './scripts/script.js';
+
+export type RedisClient = Redis | Cluster;
+export type RedisRole = 'commands' | 'subscriber' | 'presence';
+
+/** A command that is not answered within this is given up; its effect is then unknown. */
+const COMMAND_TIMEOUT_MS = 1_500;
+const CONNECT_TIMEOUT_MS = 2_000;
+const RETRY_MIN_MS = 50;
+const RETRY_MAX_MS = 1_000;
+/** Repeated connection errors of one outage are logged once. */
+const LOG_AGAIN_AFTER_MS = 30_000;
+
+/**
+ * The connections to Redis: for publishing and reading, for subscriptions, for presence. None queues while Redis is away
+ * and none sends a command twice: what to do about a lost answer is for the caller to decide.
+ */
+@Injectable()
+export class RedisClients {
+  /** In a cluster buses are sharded, so that a channel's traffic stays with its slot. */
+  readonly sharded: boolean;
+  readonly announce: 'PUBLISH' | 'SPUBLISH';
+  private readonly logger = new Logger('Redis');
+  private readonly open: RedisClient[] = [];
+
+  constructor(private readonly settings: Settings) {
+    this.sharded = settings.REDIS_CLUSTER_NODES !== undefined;
+    this.announce = this.sharded ? 'SPUBLISH' : 'PUBLISH';
+  }
+
+  /** A new connection, which goes on trying for as long as it takes. */
+  connect(role: RedisRole): RedisClient {
+    const client = this.create(role);
+    let loggedAtMs = -Infinity;
+    client.on('error', (error: Error) => {
+      if (performance.now() - loggedAtMs < LOG_AGAIN_AFTER_MS) return;
+      loggedAtMs = performance.now();
+      this.logger.warn(`${role} connection: ${error.message}`);
+    });
+    client.on('ready', () => {
+      loggedAtMs = -Infinity;
+      this.logger.log(`${role} connection is ready`);
+    });
+    this.open.push(client);
+    return client;
+  }
+
+  /** Calls a script that {@link loadScripts} has loaded. Rejects with `BrokerUnavailable` whatever went wrong. */
+  async run(
+    client: RedisClient,
+    script: Script,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+  ): Promise<unknown> {
+    try {
+      return await client.evalsha(script.sha, keys.length, ...keys, ...args);
+    } catch (error) {
+      throw new BrokerUnavailable(error);
+    }
+  }
+
+  /** Loads scripts into every primary; Redis forgets them when it restarts and does not replicate them. */
+  async loadScripts(client: RedisClient, scripts: readonly Script[]): Promise<void> {
+    const primaries = client instanceof Cluster ? client.nodes('master') : [client];
+    await Promise.all(
+      primaries.flatMap((node) => scripts.map((script) => node.script('LOAD', script.source))),
+    );
+  }
+
+  disconnect(): void {
+    for (const client of this.open) client.disconnect();
+  }
+
+  private create(role: RedisRole): RedisClient {
+    const { REDIS_URL, REDIS_CLUSTER_NODES, REDIS_SENTINELS, REDIS_SENTINEL_NAME } = this.settings;
+    const options: RedisOptions = {
+      connectionName: `${this.settings.REDIS_PREFIX}-${role}`,
+      enableOfflineQueue: false,
+      maxRetriesPerRequest: 1,
+      autoResendUnfulfilledCommands: false,
+      autoResubscribe: false,
+      commandTimeout: COMMAND_TIMEOUT_MS,
+      connectTimeout: CONNECT_TIMEOUT_MS,
+      retryStrategy: backoffMs,
+    };
+    if (REDIS_CLUSTER_NODES !== undefined) {
+      const cluster: ClusterOptions = {
+        enableOfflineQueue: false,
+        shardedSubscribers: true,
+        retryDelayOnFailover: 0,
+        clusterRetryStrategy: backoffMs,
+        redisOptions: options,
+      };
+      return new Cluster(REDIS_CLUSTER_NODES.map(hostPort), cluster);
+    }
+    if (REDIS_SENTINELS !== undefined) {
+      return new Redis({
+        ...options,
+        sentinels: REDIS_SENTINELS.map(hostPort),
+        name: REDIS_SENTINEL_NAME,
+        failoverDetector: true,
+        sentinelRetryStrategy: backoffMs,
+      });
+    }
+    return new Redis(REDIS_URL ?? '', options);
+  }
+}
+
+/** Exponential with jitter, short enough that traffic flows again within 3 s of Redis being back. */
+function backoffMs(attempt: number): number {
+  return (
+    Math.min(RETRY_MIN_MS * 2 ** Math.min(attempt, 10), RETRY_MAX_MS) +
+    Math.floor(Math.random() * RETRY_MIN_MS)
+  );
+}
+
+function hostPort(address: string): { host: string; port: number } {
+  const colon = address.lastIndexOf(':');
+  return { host: address.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(address.slice(colon + 1)) };
+}

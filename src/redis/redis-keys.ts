@@ -1,0 +1,80 @@
+/** Channels are spread over this many partitions, for ever: the number is part of every key. */
+export const PARTITIONS = 256;
+
+/** What may stand in a key as it is; everything else of a user id is percent-encoded. */
+const UNSAFE_IN_KEY = /[^A-Za-z0-9._@-]/gu;
+
+/** Every key and bus channel the gateway uses; the table in ARCHITECTURE.md explains them. */
+export class RedisKeys {
+  readonly control: string;
+  readonly instances: string;
+  readonly fenceLock: string;
+  private readonly tags: string[];
+
+  constructor(readonly prefix: string) {
+    this.control = `${prefix}:control`;
+    this.instances = `${prefix}:instances`;
+    this.fenceLock = `${prefix}:fence:lock`;
+    this.tags = Array.from({ length: PARTITIONS }, (_, partition) => `${prefix}:{${partition}}`);
+  }
+
+  /** The start of every key of a partition; the braces make it one slot of a Redis Cluster. */
+  tag(partition: number): string {
+    return this.tags[partition] ?? '';
+  }
+
+  life(partition: number): string {
+    return `${this.tag(partition)}:life`;
+  }
+
+  /** The start of the keys of a channel: `:meta`, `:log`, `:idem:<digest>`; and of its bus. */
+  channel(partition: number, channel: string): string {
+    return `${this.tag(partition)}:${encodeChannel(channel)}`;
+  }
+
+  bus(channel: string): string {
+    return `${this.channel(partitionOf(channel), channel)}:bus`;
+  }
+
+  /** The bus of connect and disconnect notices of the users of a partition. */
+  notices(partition: number): string {
+    return `${this.tag(partition)}:notices`;
+  }
+
+  /** The bus of one instance: probes and answers come here. */
+  instance(instance: string): string {
+    return `${this.prefix}:instance:${instance}`;
+  }
+
+  reaped(lease: string): string {
+    return `${this.prefix}:reaped:${lease}`;
+  }
+}
+
+export function partitionOf(channel: string): number {
+  return crc16(Buffer.from(channel, 'utf8')) % PARTITIONS;
+}
+
+/** Room names are safe as they are; a user id must not reach another key. */
+export function encodeChannel(channel: string): string {
+  return channel.startsWith('user:') ? `user:${encodeUserId(channel.slice(5))}` : channel;
+}
+
+export function encodeUserId(userId: string): string {
+  return userId.replace(UNSAFE_IN_KEY, (character) =>
+    [...Buffer.from(character, 'utf8')]
+      .map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`)
+      .join(''),
+  );
+}
+
+/** CRC16/XMODEM, the one Redis Cluster uses. */
+function crc16(bytes: Buffer): number {
+  let crc = 0;
+  for (const byte of bytes) {
+    crc ^= byte << 8;
+    for (let bit = 0; bit < 8; bit += 1)
+      crc = crc & 0x8000 ? ((crc << 1) ^ 0x1021) & 0xffff : (crc << 1) & 0xffff;
+  }
+  return crc;
+}

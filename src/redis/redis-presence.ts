@@ -1,0 +1,227 @@
+import { randomBytes } from 'node:crypto';
+import { Logger } from '@nestjs/common';
+import { BrokerUnavailable } from '../core/broker.js';
+import type { ClusterTotals, PresenceEntry, PresencePage } from '../core/presence-store.js';
+import { PresenceStore } from '../core/presence-store.js';
+import { roomChannel, userChannel } from '../protocol/names.js';
+import type { RedisClient, RedisClients } from './redis-clients.js';
+import type { RedisKeys } from './redis-keys.js';
+import { PARTITIONS, partitionOf } from './redis-keys.js';
+import { unlockScript } from './scripts/fence.js';
+import { countLeasesScript, endedScript, renewScript } from './scripts/lease.js';
+import { presencePageScript, presenceReapScript, presenceWriteScript } from './scripts/presence.js';
+
+const LEASE_MS = 10_000;
+const RENEW_MS = 3_000;
+const REAP_LOCK_MS = 30_000;
+/** How long it is remembered that a lease was reaped, for the instance that only was frozen. */
+const REAPED_TTL_S = 3_600;
+const SCRIPTS = [
+  presenceWriteScript,
+  presenceReapScript,
+  presencePageScript,
+  renewScript,
+  endedScript,
+  countLeasesScript,
+  unlockScript,
+];
+
+export interface RedisPresenceOptions {
+  instance: string;
+  announceUsers: boolean;
+  announceMembersMax: number;
+}
+
+/**
+ * Presence over Redis. What an instance writes belongs to its lease; the others take out the entries of a lease that
+ * has ended, entry by entry, so that each user who is gone is announced once, whoever dies meanwhile.
+ */
+export class RedisPresence extends PresenceStore {
+  private readonly logger = new Logger('RedisPresence');
+  private readonly commands: RedisClient;
+  private lease: string;
+  private leases = 0;
+  private timer: NodeJS.Timeout | null = null;
+  private working = false;
+  /** Monotonic ms since which the lease has been renewed without a pause; Infinity: not now. */
+  private steadySinceMs = Infinity;
+  private renewedAtMs = -Infinity;
+  private onLost: (reaped: boolean) => void = () => undefined;
+
+  constructor(
+    private readonly clients: RedisClients,
+    private readonly keys: RedisKeys,
+    private readonly options: RedisPresenceOptions,
+  ) {
+    super();
+    this.commands = clients.connect('presence');
+    this.lease = `${options.instance}/0`;
+  }
+
+  start(onLost: (reaped: boolean) => void): void {
+    this.onLost = onLost;
+    this.commands.on('ready', () => void this.tick());
+    this.commands.on('close', () => {
+      this.steadySinceMs = Infinity;
+    });
+    this.timer = setInterval(() => void this.tick(), RENEW_MS);
+    if (this.commands.status === 'ready') void this.tick();
+  }
+
+  async write(entries: readonly PresenceEntry[]): Promise<void> {
+    await Promise.all(entries.map((entry) => this.writeOne(entry)));
+  }
+
+  async page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
+    const scope = roomChannel(room);
+    const base = `${this.keys.tag(partitionOf(scope))}:presence:${scope}`;
+    const after = cursor === undefined ? '' : Buffer.from(cursor, 'base64url').toString('utf8');
+    const answer = await this.clients.run(this.commands, presencePageScript, [base], [after, limit + 1]);
+    if (!Array.isArray(answer)) throw new BrokerUnavailable();
+    const [count, ...fields] = answer.map((field) => String(field));
+    const members: PresencePage['members'] = [];
+    for (let at = 0; at + 2 < fields.length; at += 3) {
+      const [user_id = '', connections = '0', name = ''] = fields.slice(at, at + 3);
+      members.push({ user_id, ...(name === '' ? {} : { name }), connections: Number(connections) });
+    }
+    const page = members.slice(0, limit);
+    const last = members.length > limit ? page.at(-1) : undefined;
+    return {
+      count: Number(count),
+      members: page,
+      ...(last === undefined ? {} : { cursor: Buffer.from(last.user_id, 'utf8').toString('base64url') }),
+    };
+  }
+
+  async totals(): Promise<ClusterTotals> {
+    const partitions = Array.from({ length: PARTITIONS }, (_, partition) => this.keys.tag(partition));
+    const [counts, rooms, instances] = await Promise.all([
+      Promise.all(
+        partitions.map((tag) => this.commands.hmget(`${tag}:presence:counts`, 'connections', 'users')),
+      ),
+      Promise.all(partitions.map((tag) => this.commands.scard(`${tag}:rooms`))),
+      this.clients.run(this.commands, countLeasesScript, [this.keys.instances], []),
+    ]);
+    const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+    return {
+      connections: sum(counts.map(([connections]) => Number(connections ?? 0))),
+      users: sum(counts.map(([, users]) => Number(users ?? 0))),
+      rooms: sum(rooms),
+      instances: Number(instances),
+    };
+  }
+
+  async stop(): Promise<void> {
+    if (this.timer !== null) clearInterval(this.timer);
+    this.timer = null;
+    if (this.commands.status === 'ready') await this.commands.zrem(this.keys.instances, this.lease);
+  }
+
+  private async writeOne({ scope, userId, name, connections, announce }: PresenceEntry): Promise<void> {
+    const partition = partitionOf(scope === 'cluster' ? userChannel(userId) : scope);
+    const tag = this.keys.tag(partition);
+    await this.clients.run(
+      this.commands,
+      presenceWriteScript,
+      [this.entriesKey(partition, this.lease)],
+      [
+        tag,
+        scope,
+        userId,
+        name ?? '',
+        connections ?? -1,
+        announce && (scope !== 'cluster' || this.options.announceUsers) ? this.clients.announce : '',
+        this.options.announceMembersMax,
+      ],
+    );
+  }
+
+  private entriesKey(partition: number, lease: string): string {
+    return `${this.keys.tag(partition)}:entries:${lease}`;
+  }
+
+  private async tick(): Promise<void> {
+    if (this.working) return;
+    this.working = true;
+    try {
+      await this.renew();
+      await this.reapEnded();
+    } catch (error) {
+      this.steadySinceMs = Infinity;
+      this.logger.warn(
+        `the lease was not renewed: ${error instanceof Error ? error.message : String(error)}`,
+      );
+    } finally {
+      this.working = false;
+    }
+  }
+
+  private async renew(): Promise<void> {
+    if (this.steadySinceMs === Infinity) await this.clients.loadScripts(this.commands, SCRIPTS);
+    const first = this.renewedAtMs === -Infinity;
+    const known = await this.clients.run(
+      this.commands,
+      renewScript,
+      [this.keys.instances],
+      [this.lease, LEASE_MS],
+    );
+    const nowMs = performance.now();
+    // A pause of our own may have let other leases end that are only late: see them renew before judging them.
+    if (this.steadySinceMs === Infinity || nowMs - this.renewedAtMs > 2 * RENEW_MS)
+      this.steadySinceMs = nowMs;
+    this.renewedAtMs = nowMs;
+    if (first || known === 1) {
+      if (first) this.onLost(false);
+      return;
+    }
+    const reaped = (await this.commands.get(this.keys.reaped(this.lease))) !== null;
+    await this.commands.zrem(this.keys.instances, this.lease);
+    this.leases += 1;
+    this.lease = `${this.options.instance}/${this.leases}`;
+    await this.clients.run(this.commands, renewScript, [this.keys.instances], [this.lease, LEASE_MS]);
+    this.logger.warn(
+      `the lease was ${reaped ? 'reaped' : 'lost'}: entering everybody again as ${this.lease}`,
+    );
+    this.onLost(reaped);
+  }
+
+  private async reapEnded(): Promise<void> {
+    if (performance.now() - this.steadySinceMs < LEASE_MS) return;
+    const ended = await this.clients.run(this.commands, endedScript, [this.keys.instances], []);
+    if (!Array.isArray(ended)) return;
+    for (const lease of ended.map(String)) if (lease !== this.lease) await this.reap(lease);
+  }
+
+  private async reap(lease: string): Promise<void> {
+    const lock = `${this.keys.reaped(lease)}:lock`;
+    const holder = `${this.lease} ${randomBytes(4).toString('hex')}`;
+    if ((await this.commands.set(lock, holder, 'PX', REAP_LOCK_MS, 'NX')) === null) return;
+    // First the mark: an instance that was only frozen finds it and enters its users under a new lease.
+    await this.commands.set(this.keys.reaped(lease), '1', 'EX', REAPED_TTL_S);
+    let taken = 0;
+    for (let partition = 0; partition < PARTITIONS; partition += 1)
+      taken += await this.reapPartition(partition, lease);
+    await this.commands.zrem(this.keys.instances, lease);
+    await this.clients.run(this.commands, unlockScript, [lock], [holder]);
+    this.logger.log(`reaped the lease ${lease}: ${taken} entries`);
+  }
+
+  private async reapPartition(partition: number, lease: string): Promise<number> {
+    let taken = 0;
+    for (;;) {
+      const count = await this.clients.run(
+        this.commands,
+        presenceReapScript,
+        [this.entriesKey(partition, lease)],
+        [
+          this.keys.tag(partition),
+          this.options.announceUsers ? this.clients.announce : '',
+          this.clients.announce,
+          this.options.announceMembersMax,
+        ],
+      );
+      if (count === 0) return taken;
+      taken += Number(count);
+    }
+  }
+}

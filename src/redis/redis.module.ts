@@ -1,0 +1,78 @@
+import type { DynamicModule, OnApplicationShutdown } from '@nestjs/common';
+import { Module } from '@nestjs/common';
+import { Instance } from '../config/instance.js';
+import { Settings } from '../config/settings.js';
+import { Broker } from '../core/broker.js';
+import { ChannelRules } from '../core/channel-rules.js';
+import { PresenceStore } from '../core/presence-store.js';
+import { Telemetry } from '../core/telemetry.js';
+import { RedisBroker } from './redis-broker.js';
+import { RedisClients } from './redis-clients.js';
+import { RedisKeys } from './redis-keys.js';
+import { RedisPresence } from './redis-presence.js';
+
+/** The broker and the presence store over Redis. */
+@Module({})
+export class RedisModule implements OnApplicationShutdown {
+  constructor(
+    private readonly clients: RedisClients,
+    private readonly broker: Broker,
+    private readonly presence: PresenceStore,
+  ) {}
+
+  static register(): DynamicModule {
+    return {
+      module: RedisModule,
+      providers: [
+        RedisClients,
+        {
+          provide: RedisKeys,
+          inject: [Settings],
+          useFactory: (settings: Settings) => new RedisKeys(settings.REDIS_PREFIX),
+        },
+        {
+          provide: Broker,
+          inject: [RedisClients, RedisKeys, Settings, Instance, Telemetry],
+          useFactory: (
+            clients: RedisClients,
+            keys: RedisKeys,
+            settings: Settings,
+            instance: Instance,
+            telemetry: Telemetry,
+          ) =>
+            new RedisBroker(
+              clients,
+              keys,
+              new ChannelRules(settings.EPHEMERAL_CHANNELS),
+              {
+                instance: instance.name,
+                announceUsers: settings.ANNOUNCE_USERS,
+                historySize: settings.HISTORY_SIZE,
+                historyTtlMs: settings.HISTORY_TTL_SECONDS * 1000,
+                idempotencyTtlMs: settings.IDEMPOTENCY_TTL_SECONDS * 1000,
+              },
+              telemetry,
+            ),
+        },
+        {
+          provide: PresenceStore,
+          inject: [RedisClients, RedisKeys, Settings, Instance],
+          useFactory: (clients: RedisClients, keys: RedisKeys, settings: Settings, instance: Instance) =>
+            new RedisPresence(clients, keys, {
+              instance: instance.name,
+              announceUsers: settings.ANNOUNCE_USERS,
+              announceMembersMax: settings.ANNOUNCE_MEMBERS_MAX,
+            }),
+        },
+      ],
+      exports: [Broker, PresenceStore],
+    };
+  }
+
+  /** Last of all: the drain has closed every connection and released presence by now. */
+  async onApplicationShutdown(): Promise<void> {
+    await this.presence.stop();
+    await this.broker.stop();
+    this.clients.disconnect();
+  }
+}

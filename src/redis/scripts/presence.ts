@@ -1,0 +1,118 @@
+import { Script } from './script.js';
+
+/**
+ * Presence of a partition. For a scope (`cluster` or `room:x`) with the base key `<tag>:presence:<scope>`:
+ * `:members` (sorted set, all scores 0: users in the order of their ids), `:holds` (hash: user to number of leases that
+ * hold it), `:live` (hash: user to open connections), `:names`. For the partition: `<tag>:presence:counts` (hash:
+ * connections, users) and `<tag>:rooms` (set of rooms with an open connection). A lease's entries:
+ * `<tag>:entries:<lease>` (hash: `<scope> <user>` to open connections).
+ */
+const PRESENCE_FUNCTIONS = `
+local function add(key, field, by)
+  if by ~= 0 and redis.call('HINCRBY', key, field, by) == 0 then redis.call('HDEL', key, field) end
+end
+
+local function notify(tag, scope, user, present, announce)
+  local body, bus
+  if scope == 'cluster' then
+    body = '{"event":"user_' .. (present and 'connected' or 'disconnected') .. '","user_id":' .. cjson.encode(user)
+    bus = tag .. ':notices'
+  else
+    body = '{"event":"user_' .. (present and 'joined' or 'left') .. '","user_id":' .. cjson.encode(user)
+      .. ',"room":' .. cjson.encode(string.sub(scope, 6))
+    bus = tag .. ':' .. scope .. ':bus'
+  end
+  local exclude = scope == 'cluster' and ('user:' .. user) or ''
+  redis.call(announce, bus, '1 0 0 - ' .. exclude .. '\\n' .. body)
+end
+
+-- Counts that follow the number of open connections of a user in a scope.
+local function live(tag, scope, user, by)
+  if by == 0 then return end
+  local key = tag .. ':presence:' .. scope .. ':live'
+  local now = redis.call('HINCRBY', key, user, by)
+  if now == 0 then redis.call('HDEL', key, user) end
+  if scope == 'cluster' then
+    local counts = tag .. ':presence:counts'
+    add(counts, 'connections', by)
+    if now == 0 then add(counts, 'users', -1) elseif now == by then add(counts, 'users', 1) end
+  elseif now == 0 and redis.call('EXISTS', key) == 0 then
+    redis.call('SREM', tag .. ':rooms', string.sub(scope, 6))
+  elseif now == by then
+    redis.call('SADD', tag .. ':rooms', string.sub(scope, 6))
+  end
+end
+
+local function enter(entries, tag, scope, user, name, connections, announce, max)
+  local field = scope .. ' ' .. user
+  local old = redis.call('HGET', entries, field)
+  redis.call('HSET', entries, field, connections)
+  live(tag, scope, user, connections - tonumber(old or 0))
+  local base = tag .. ':presence:' .. scope
+  if name ~= '' then redis.call('HSET', base .. ':names', user, name) end
+  if old or redis.call('HINCRBY', base .. ':holds', user, 1) ~= 1 then return end
+  redis.call('ZADD', base .. ':members', 0, user)
+  if announce ~= '' and (scope == 'cluster' or redis.call('ZCARD', base .. ':members') <= max) then
+    notify(tag, scope, user, true, announce)
+  end
+end
+
+local function leave(entries, tag, scope, user, announce, max)
+  local field = scope .. ' ' .. user
+  local old = redis.call('HGET', entries, field)
+  if not old then return end
+  redis.call('HDEL', entries, field)
+  live(tag, scope, user, -tonumber(old))
+  local base = tag .. ':presence:' .. scope
+  if redis.call('HINCRBY', base .. ':holds', user, -1) > 0 then return end
+  redis.call('HDEL', base .. ':holds', user)
+  redis.call('HDEL', base .. ':names', user)
+  local members = redis.call('ZCARD', base .. ':members')
+  redis.call('ZREM', base .. ':members', user)
+  if announce ~= '' and (scope == 'cluster' or members <= max) then notify(tag, scope, user, false, announce) end
+end
+`;
+
+/**
+ * Writes one entry of a lease. KEYS: the lease's entries. ARGV: tag, scope, user, name (empty: none), open connections
+ * (-1: gone), the publish command (empty: tell nobody), members up to which a room is told.
+ */
+export const presenceWriteScript = new Script(`${PRESENCE_FUNCTIONS}
+local connections = tonumber(ARGV[5])
+if connections < 0 then
+  leave(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[7]))
+else
+  enter(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], connections, ARGV[6], tonumber(ARGV[7]))
+end
+return 0
+`);
+
+/**
+ * Takes out up to 200 entries of a dead lease. KEYS: its entries. ARGV: tag, the publish command for users, the one for
+ * rooms, members up to which a room is told. Answers how many were taken; run it until that is 0.
+ */
+export const presenceReapScript = new Script(`${PRESENCE_FUNCTIONS}
+local taken = 0
+for _, field in ipairs(redis.call('HRANDFIELD', KEYS[1], 200)) do
+  local scope, user = string.match(field, '^(%S+) (.*)$')
+  leave(KEYS[1], ARGV[1], scope, user, scope == 'cluster' and ARGV[2] or ARGV[3], tonumber(ARGV[4]))
+  taken = taken + 1
+end
+return taken
+`);
+
+/**
+ * One page of a room. KEYS: the base key of the scope. ARGV: the user to go on after (empty: from the start), the most
+ * members. Answers the count, then user, open connections and name (empty: none) of each.
+ */
+export const presencePageScript = new Script(`
+local base = KEYS[1]
+local answer = { redis.call('ZCARD', base .. ':members') }
+local from = ARGV[1] == '' and '-' or ('(' .. ARGV[1])
+for _, user in ipairs(redis.call('ZRANGEBYLEX', base .. ':members', from, '+', 'LIMIT', 0, ARGV[2])) do
+  answer[#answer + 1] = user
+  answer[#answer + 1] = redis.call('HGET', base .. ':live', user) or '0'
+  answer[#answer + 1] = redis.call('HGET', base .. ':names', user) or ''
+end
+return answer
+`);

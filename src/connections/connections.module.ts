@@ -2,12 +2,13 @@ import { Module } from '@nestjs/common';
 import { PresenceModule } from '../presence/presence.module.js';
 import { ConnectionsService } from './connections.service.js';
 import { DrainService } from './drain.service.js';
+import { HistoryService } from './history.service.js';
 import { PublisherService } from './publisher.service.js';
 import { RoomsService } from './rooms.service.js';
 
 @Module({
   imports: [PresenceModule],
-  providers: [ConnectionsService, RoomsService, PublisherService, DrainService],
-  exports: [PresenceModule, ConnectionsService, RoomsService, PublisherService, DrainService],
+  providers: [ConnectionsService, RoomsService, HistoryService, PublisherService, DrainService],
+  exports: [PresenceModule, ConnectionsService, RoomsService, HistoryService, PublisherService, DrainService],
 })
 export class ConnectionsModule {}

@@ -2,14 +2,36 @@ import type { OnApplicationBootstrap, OnApplicationShutdown } from '@nestjs/comm
 import { Injectable, Logger } from '@nestjs/common';
 import { Instance } from '../config/instance.js';
 import { Settings } from '../config/settings.js';
+import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
+import type { Channel } from '../core/channel.js';
 import type { Connection } from '../core/connection.js';
 import { Heartbeat } from '../core/heartbeat.js';
+import type { Entry } from '../core/hub.js';
 import { Hub } from '../core/hub.js';
+import type { ReplayOutcome, ReplayStart } from '../core/replay.js';
 import { Telemetry } from '../core/telemetry.js';
 import { PresenceService } from '../presence/presence.service.js';
 import { CLOSE } from '../protocol/close-codes.js';
+import type { Position } from '../protocol/messages.js';
 import { BROADCAST, roomChannel, userChannel } from '../protocol/names.js';
+
+/** The point a client names: its last event, the last n of them, or what it acknowledged last on any device. */
+export type ResumePoint = ReplayStart | { kind: 'acked' };
+
+/** What the query of an upgrade asks to go on from. */
+export interface ResumeRequest {
+  broadcast: ResumePoint | null;
+  direct: ResumePoint | null;
+}
+
+interface Attached {
+  channel: Channel;
+  entry: Entry;
+  asked: boolean;
+}
+
+type RoomReply = (outcome: ReplayOutcome | null, position: Position | null) => void;
 
 /** The connections of this instance: opens and closes them, counts them, keeps them alive. */
 @Injectable()
@@ -23,6 +45,7 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
 
   constructor(
     private readonly broker: Broker,
+    private readonly acked: AckedPositions,
     private readonly presence: PresenceService,
     private readonly telemetry: Telemetry,
     private readonly settings: Settings,
@@ -62,12 +85,12 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
   }
 
   /** Takes the connection in; it becomes open, or is closed with 1013. Never throws, never rejects. */
-  open(connection: Connection): void {
+  open(connection: Connection, resume: ResumeRequest): void {
     this.connections.add(connection);
     add(this.byUser, connection.userId, 1);
     add(this.byAddress, connection.address, 1);
     this.telemetry.connectionOpened();
-    this.attach(connection).catch((error: unknown) => {
+    this.attach(connection, resume).catch((error: unknown) => {
       this.logger.warn(
         `a connection could not be opened: ${error instanceof Error ? error.message : String(error)}`,
       );
@@ -86,51 +109,91 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     for (const [room, channel] of connection.rooms) {
       // A join under way undoes itself.
       if (channel === null) continue;
-      channel.members.delete(connection);
+      channel.remove(connection);
       this.hub.release(channel);
       this.presence.leave(`room:${room}`, connection.userId, true);
     }
     connection.rooms.clear();
     for (const channel of connection.ownChannels) {
-      channel.members.delete(connection);
+      channel.remove(connection);
       this.hub.release(channel);
     }
     if (wasPresent) this.presence.leave('cluster', connection.userId, true);
     this.telemetry.connectionClosed(connection.closeCode);
   }
 
-  /** Subscribes to what every connection gets, and says `connected`; live events follow it. */
-  private async attach(connection: Connection): Promise<void> {
-    const names = [BROADCAST, userChannel(connection.userId)];
-    const acquired = await Promise.allSettled(names.map((name) => this.hub.acquire(name)));
-    const channels = acquired.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    const failed = acquired.find((result) => result.status === 'rejected');
+  /** Subscribes to what every connection gets, and says `connected`; missed and live events follow it. */
+  private async attach(connection: Connection, resume: ResumeRequest): Promise<void> {
+    const starts = [
+      { name: BROADCAST, point: resume.broadcast },
+      { name: userChannel(connection.userId), point: resume.direct },
+    ];
+    const prepared = await Promise.allSettled(
+      starts.map(async ({ name, point }): Promise<Attached> => {
+        const start = point === null ? null : await this.startOf(name, connection.userId, point);
+        return { ...(await this.take(connection, name, start)), asked: start !== null };
+      }),
+    );
+    const attached = prepared.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    const failed = prepared.find((result) => result.status === 'rejected');
     if (failed !== undefined || connection.isGone) {
-      for (const channel of channels) this.hub.release(channel);
+      for (const { channel, entry } of attached) {
+        entry.abandon();
+        this.hub.release(channel);
+      }
       if (failed !== undefined) throw failed.reason;
       return;
     }
-    const [broadcast, direct] = channels;
-    connection.ownChannels.push(...channels);
+    this.welcome(connection, attached);
+    this.presence.enter('cluster', connection);
+    this.heartbeat.schedule(connection);
+    connection.lastSeenMs = performance.now();
+    connection.pause(false);
+  }
+
+  private welcome(connection: Connection, attached: readonly Attached[]): void {
+    const [broadcast, direct] = attached.map(
+      ({ channel, entry }) => entry.outcome?.position ?? channel.position,
+    );
+    const asked = attached.filter((one) => one.asked);
     connection.state = 'open';
+    connection.ownChannels.push(...attached.map(({ channel }) => channel));
     connection.send({
       event: 'connected',
       connection_id: connection.id,
       user_id: connection.userId,
       instance: this.instance.name,
-      last_event_id: broadcast?.position?.id ?? null,
-      epoch: broadcast?.position?.epoch ?? null,
-      last_direct_event_id: direct?.position?.id ?? null,
-      direct_epoch: direct?.position?.epoch ?? null,
-      recovered: false,
+      last_event_id: broadcast?.id ?? null,
+      epoch: broadcast?.epoch ?? null,
+      last_direct_event_id: direct?.id ?? null,
+      direct_epoch: direct?.epoch ?? null,
+      recovered: asked.length > 0 && asked.every(({ entry }) => entry.outcome?.recovered === true),
       heartbeat_ms: this.settings.HEARTBEAT_INTERVAL_MS,
       max_message_bytes: this.settings.MAX_MESSAGE_BYTES,
     });
-    for (const channel of channels) channel.members.add(connection);
-    this.presence.enter('cluster', connection);
-    this.heartbeat.schedule(connection);
-    connection.lastSeenMs = performance.now();
-    connection.pause(false);
+    for (const { entry } of attached) entry.enter();
+  }
+
+  /** A hold of the channel, and the way in. Rejects with `BrokerUnavailable`, holding nothing then. */
+  private async take(
+    connection: Connection,
+    name: string,
+    start: ReplayStart | null,
+  ): Promise<{ channel: Channel; entry: Entry }> {
+    const channel = await this.hub.acquire(name);
+    try {
+      return { channel, entry: await this.hub.prepare(channel, connection, start) };
+    } catch (error) {
+      this.hub.release(channel);
+      throw error;
+    }
+  }
+
+  /** Where a client that names a point goes on; null as if it had named none. Rejects with `BrokerUnavailable`. */
+  private async startOf(channel: string, userId: string, point: ResumePoint): Promise<ReplayStart | null> {
+    if (point.kind !== 'acked') return point;
+    const position = this.broker.isDurable(channel) ? await this.acked.recall(channel, userId) : null;
+    return position === null ? null : { kind: 'resume', ...position };
   }
 
   /** Takes the connection out of a room, at once. */
@@ -138,26 +201,44 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     const channel = connection.rooms.get(room);
     if (channel === undefined || channel === null) return;
     connection.rooms.delete(room);
-    channel.members.delete(connection);
+    channel.remove(connection);
     this.hub.release(channel);
     this.presence.leave(`room:${room}`, connection.userId, false);
   }
 
-  /** Puts the connection into a room that it is not in; `onMember` runs in the step that makes it one. */
-  async enterRoom(connection: Connection, room: string, onMember: () => void): Promise<void> {
-    connection.rooms.set(room, null);
-    const channel = await this.hub.acquire(roomChannel(room)).catch((error: unknown) => {
-      connection.rooms.delete(room);
+  /**
+   * Puts the connection into a room, or a member back to where it wants to go on; `reply` is called in the step that
+   * makes it a member. Rejects with `BrokerUnavailable`.
+   */
+  async enterRoom(
+    connection: Connection,
+    room: string,
+    point: ResumePoint | null,
+    reply: RoomReply,
+  ): Promise<void> {
+    const name = roomChannel(room);
+    const member = connection.rooms.get(room);
+    if (member === undefined) connection.rooms.set(room, null);
+    try {
+      const start = point === null ? null : await this.startOf(name, connection.userId, point);
+      const { channel, entry } = await this.take(connection, name, start);
+      if (connection.isGone) {
+        entry.abandon();
+        this.hub.release(channel);
+        return;
+      }
+      if (member) {
+        channel.remove(connection);
+        this.hub.release(channel);
+      }
+      connection.rooms.set(room, channel);
+      reply(entry.outcome, channel.position);
+      entry.enter();
+      if (!member) this.presence.enter(`room:${room}`, connection);
+    } catch (error) {
+      if (member === undefined) connection.rooms.delete(room);
       throw error;
-    });
-    if (connection.isGone) {
-      this.hub.release(channel);
-      return;
     }
-    connection.rooms.set(room, channel);
-    onMember();
-    channel.members.add(connection);
-    this.presence.enter(`room:${room}`, connection);
   }
 }
 

@@ -2,10 +2,12 @@ import { Injectable } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
 import { BrokerUnavailable } from '../core/broker.js';
 import type { Connection } from '../core/connection.js';
+import type { ReplayOutcome } from '../core/replay.js';
 import { PresenceService } from '../presence/presence.service.js';
 import { ProtocolError } from '../protocol/errors.js';
-import type { PresenceReply, Ref } from '../protocol/messages.js';
+import type { Position, PresenceReply, Ref } from '../protocol/messages.js';
 import { roomChannel } from '../protocol/names.js';
+import type { ResumePoint } from './connections.service.js';
 import { ConnectionsService } from './connections.service.js';
 
 /** Joining, leaving and looking into rooms; each room's joins and leaves of a connection take effect in order. */
@@ -17,35 +19,38 @@ export class RoomsService {
     private readonly settings: Settings,
   ) {}
 
-  /** Answers `joined_room` in the same step that makes the connection a member: live events follow it. */
-  async join(connection: Connection, room: string, ref: Ref | undefined): Promise<void> {
-    const reply = (): void => {
-      const position = connection.rooms.get(room)?.position ?? null;
+  /** Answers `joined_room` in the same step that makes the connection a member: missed and live events follow it. */
+  async join(
+    connection: Connection,
+    room: string,
+    point: ResumePoint | null,
+    ref: Ref | undefined,
+  ): Promise<void> {
+    const reply = (outcome: ReplayOutcome | null, position: Position | null): void => {
+      const at = outcome?.position ?? position;
       connection.send({
         event: 'joined_room',
         ...(ref === undefined ? {} : { ref }),
         room,
-        last_event_id: position?.id ?? null,
-        epoch: position?.epoch ?? null,
-        recovered: false,
-        replayed: 0,
+        last_event_id: at?.id ?? null,
+        epoch: at?.epoch ?? null,
+        recovered: outcome?.recovered ?? false,
+        replayed: outcome?.replayed ?? 0,
       });
     };
     await connection.change(roomChannel(room), async () => {
       if (connection.isGone) return;
-      if (connection.rooms.has(room)) {
-        reply();
+      const member = connection.rooms.get(room);
+      if (member && point === null) {
+        reply(null, member.position);
         return;
       }
-      if (connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
+      if (!member && connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
         throw new ProtocolError('too_many_rooms');
-      try {
-        await this.connections.enterRoom(connection, room, reply);
-      } catch (error) {
-        throw error instanceof BrokerUnavailable
-          ? new ProtocolError('broker_unavailable', 'The room could not be joined; try again.')
-          : error;
-      }
+      await orUnavailable(
+        this.connections.enterRoom(connection, room, point, reply),
+        'The room could not be joined; try again.',
+      );
       // A token that was replaced meanwhile may not allow the room any more.
       if (!connection.identity.rights.allows('join', roomChannel(room))) this.expel(connection, room);
     });
@@ -64,13 +69,11 @@ export class RoomsService {
   }
 
   async members(room: string, limit: number, cursor: string | undefined): Promise<PresenceReply> {
-    try {
-      return { event: 'presence', room, ...(await this.presence.page(room, limit, cursor)) };
-    } catch (error) {
-      throw error instanceof BrokerUnavailable
-        ? new ProtocolError('broker_unavailable', 'Presence is not available; try again.')
-        : error;
-    }
+    const page = await orUnavailable(
+      this.presence.page(room, limit, cursor),
+      'Presence is not available; try again.',
+    );
+    return { event: 'presence', room, ...page };
   }
 
   /** Takes the connection out of the rooms that its present token does not allow. */
@@ -85,5 +88,13 @@ export class RoomsService {
     if (!connection.rooms.get(room)) return;
     this.connections.leaveRoom(connection, room);
     connection.send({ event: 'left_room', room });
+  }
+}
+
+export async function orUnavailable<T>(result: Promise<T>, message: string): Promise<T> {
+  try {
+    return await result;
+  } catch (error) {
+    throw error instanceof BrokerUnavailable ? new ProtocolError('broker_unavailable', message) : error;
   }
 }

@@ -32,6 +32,19 @@ export type History =
   /** What follows the asked position can't be had: another epoch, ahead of the channel, or trimmed. */
   | { kind: 'lost'; head: Position; oldestId: number };
 
+export interface PageLimits {
+  events: number;
+  /** Of bodies together; at least one event fits. */
+  bytes: number;
+}
+
+export interface HistoryPage {
+  events: EventEnvelope[];
+  /** Older events are stored. */
+  more: boolean;
+  epoch: string;
+}
+
 /** The broker can't be reached or did not answer in time: what was asked may or may not have happened. */
 export class BrokerUnavailable extends Error {
   constructor(cause?: unknown) {
@@ -74,6 +87,8 @@ export abstract class Broker {
   abstract head(channel: string): Promise<Position>;
   /** Stored events after `after`, at most `limit` of them. Durable channels only. */
   abstract history(channel: string, after: Position, limit: number): Promise<History>;
+  /** The newest stored events before an id (null: up to the head), oldest first, as many as fit the limits. Durable only. */
+  abstract before(channel: string, id: number | null, limits: PageLimits): Promise<HistoryPage>;
   abstract health(): BrokerHealth;
   abstract stop(): Promise<void>;
 }

@@ -5,18 +5,26 @@ import { continues } from './position.js';
 
 /** Events kept while a channel is opened or a hole is filled; what does not fit is fetched as a hole later. */
 const MAX_BACKLOG = 4_096;
+/** Delivered events kept for members that catch up. */
+const MAX_TAIL = 1_024;
 
 export type Step = 'next' | 'duplicate' | 'hole';
 
 /** A channel as this instance sees it: its local members, and how far events have been handed to them. */
 export class Channel {
   readonly members = new Set<Connection>();
+  /** Members that catch up with what they missed, and are not live yet. */
+  readonly replays = new Map<Connection, { cancel(): void }>();
   /** Members and those about to be; the subscription is held while there is one. */
   holds = 0;
   /** The last delivered event; null while opening, and always on an ephemeral channel. */
   position: Position | null = null;
   /** Live events that have to wait: for the head while opening, for the missing ones while a hole is filled. */
   private backlog: EventEnvelope[] | null = [];
+  /** The newest delivered events, kept while members catch up with them; `tailFrom` is the id before the first. */
+  private tail: EventEnvelope[] = [];
+  private tailFrom: Position | null = null;
+  private tailReaders = 0;
 
   constructor(
     readonly name: string,
@@ -39,6 +47,55 @@ export class Channel {
     const waited = this.backlog ?? [];
     this.backlog = null;
     return waited;
+  }
+
+  /** Takes a member out, live or not. */
+  remove(connection: Connection): void {
+    this.members.delete(connection);
+    this.replays.get(connection)?.cancel();
+    this.replays.delete(connection);
+  }
+
+  /** Notes an event that was delivered, for those who are still catching up. */
+  keepForTail(event: EventEnvelope): void {
+    if (this.tailReaders === 0 || event.position === null) return;
+    // The first event of a channel gives it its epoch.
+    if (event.position.id === 1) this.tailFrom = { epoch: event.position.epoch, id: 0 };
+    this.tail.push(event);
+    if (this.tail.length <= MAX_TAIL) return;
+    const forgotten = this.tail.splice(0, MAX_TAIL / 2).at(-1);
+    this.tailFrom = forgotten?.position ?? null;
+  }
+
+  /** What was delivered after `at`, if that is known to be without a hole; else null. */
+  tailAfter(at: Position): EventEnvelope[] | null {
+    const head = this.position;
+    if (head === null || at.epoch !== head.epoch) return null;
+    if (at.id === head.id) return [];
+    const from = this.tailFrom;
+    if (at.id > head.id || from === null || from.epoch !== head.epoch || at.id < from.id) return null;
+    return this.tail.slice(at.id - from.id);
+  }
+
+  startTail(): void {
+    this.tailReaders += 1;
+    if (this.tailReaders > 1) return;
+    this.tail = [];
+    this.tailFrom = this.position;
+  }
+
+  endTail(): void {
+    this.tailReaders -= 1;
+    if (this.tailReaders > 0) return;
+    this.tail = [];
+    this.tailFrom = null;
+  }
+
+  /** The delivery has jumped over events: what is kept of before is no use any more. */
+  jump(to: Position): void {
+    this.position = to;
+    this.tail = [];
+    this.tailFrom = this.tailReaders > 0 ? to : null;
   }
 
   /** Says how a numbered event stands to what was delivered; `next` also moves the position onto it. */

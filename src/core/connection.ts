@@ -145,6 +145,14 @@ export class Connection {
     return result;
   }
 
+  /** Whether an event that is not for `connection:<id>` or `user:<id>` is not for this one. */
+  isExcluded(exclude: string): boolean {
+    if (exclude === '') return false;
+    return exclude.startsWith('connection:')
+      ? exclude.slice(11) === this.id
+      : exclude.startsWith('user:') && exclude.slice(5) === this.userId;
+  }
+
   private settle(channel: string, change: Promise<unknown>): void {
     if (this.changes?.get(channel) !== change) return;
     this.changes.delete(channel);

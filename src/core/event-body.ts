@@ -1,5 +1,6 @@
 import type { JsonText } from '../protocol/messages.js';
 import { jsonText } from '../protocol/messages.js';
+import type { EventEnvelope } from './broker.js';
 
 export interface ChatFields {
   /** The event name its receivers see. */
@@ -25,6 +26,11 @@ export function chatBody(fields: ChatFields, tsMs: number): string {
   body += `,"content":${value},"ts":${tsMs}`;
   if (messageId !== undefined) body += `,"message_id":${jsonText(messageId)}`;
   return body;
+}
+
+/** A stored event as the JSON object its readers get. */
+export function eventText({ body, position }: EventEnvelope): string {
+  return `${body.toString('utf8')}${position === null ? '' : `,"id":${position.id}`}}`;
 }
 
 export function textBody(sender: string, text: string, tsMs: number): string {

@@ -1,14 +1,26 @@
-import { channelFields } from '../protocol/names.js';
 import type { Position } from '../protocol/messages.js';
 import type { Broker, BrokerSink, EventEnvelope } from './broker.js';
 import { BrokerUnavailable } from './broker.js';
 import { Channel } from './channel.js';
 import type { Connection } from './connection.js';
-import { frameEvent, frameServerEvent } from './frame.js';
+import { frameEvent } from './frame.js';
+import type { ReplayOutcome, ReplayStart } from './replay.js';
+import { gapFrame, Replay } from './replay.js';
+import { Semaphore } from './semaphore.js';
 import type { Telemetry } from './telemetry.js';
 
 /** Events fetched at a time to fill a hole. */
 const FILL_PAGE = 256;
+/** Pages of replays that are read at a time, over all resuming members. */
+const CONCURRENT_PAGES = 32;
+
+/** A prepared way into a channel. */
+export interface Entry {
+  /** Null where no replay was asked for, or the channel keeps no events. */
+  outcome: ReplayOutcome | null;
+  enter: () => void;
+  abandon: () => void;
+}
 
 /**
  * The channels of this instance. First holder in: subscribe; last one out: forget everything. Events go to local
@@ -16,6 +28,7 @@ const FILL_PAGE = 256;
  */
 export class Hub implements BrokerSink {
   private readonly channels = new Map<string, Channel>();
+  private readonly pages = new Semaphore(CONCURRENT_PAGES);
 
   constructor(
     private readonly broker: Broker,
@@ -30,8 +43,7 @@ export class Hub implements BrokerSink {
 
   get roomCount(): number {
     let rooms = 0;
-    for (const [name, channel] of this.channels)
-      if (name.startsWith('room:') && channel.members.size > 0) rooms += 1;
+    for (const name of this.channels.keys()) if (name.startsWith('room:')) rooms += 1;
     return rooms;
   }
 
@@ -63,6 +75,26 @@ export class Hub implements BrokerSink {
     if (channel.holds > 0 || this.channels.get(channel.name) !== channel) return;
     this.channels.delete(channel.name);
     this.broker.unsubscribe(channel.name);
+  }
+
+  /**
+   * Gets a holder of the channel ready to be its member, from where it wants to go on. The caller says what it has to
+   * say and then calls `enter`, in one step; or `abandon`. Rejects with `BrokerUnavailable`.
+   */
+  async prepare(channel: Channel, connection: Connection, start: ReplayStart | null): Promise<Entry> {
+    if (start === null || !channel.durable) {
+      return { outcome: null, enter: () => void channel.members.add(connection), abandon: () => undefined };
+    }
+    const replay = new Replay(channel, connection, this.broker, this.pages);
+    const outcome = await replay.begin(start);
+    return {
+      outcome,
+      enter: () => {
+        if (outcome.gapAfter !== null) connection.push(gapFrame(channel, outcome.gapAfter, outcome.position));
+        replay.run().catch(this.onFault);
+      },
+      abandon: () => replay.abandon(),
+    };
   }
 
   onEvent(event: EventEnvelope): void {
@@ -147,18 +179,14 @@ export class Hub implements BrokerSink {
   }
 
   private tellGap(channel: Channel, after: Position, goesOnAfter: Position): void {
-    channel.position = goesOnAfter;
-    const frame = frameServerEvent({
-      event: 'gap',
-      ...channelFields(channel.name),
-      after: after.id,
-      next: goesOnAfter.id + 1,
-      epoch: goesOnAfter.epoch,
-    });
+    channel.jump(goesOnAfter);
+    const frame = gapFrame(channel, after.id, goesOnAfter);
     for (const member of channel.members) member.push(frame);
   }
 
   private deliver(channel: Channel, event: EventEnvelope): void {
+    channel.keepForTail(event);
+    if (event.position === null && channel.replays.size > 0) this.deliverToReplays(channel, event);
     if (channel.members.size === 0) return;
     const frame = frameEvent(event);
     let delivered = channel.members.size;
@@ -166,16 +194,16 @@ export class Hub implements BrokerSink {
       for (const member of channel.members) member.push(frame);
     } else {
       for (const member of channel.members) {
-        if (isExcluded(member, event.exclude)) delivered -= 1;
+        if (member.isExcluded(event.exclude)) delivered -= 1;
         else member.push(frame);
       }
     }
     this.telemetry.eventsDelivered(delivered);
   }
-}
 
-function isExcluded(member: Connection, exclude: string): boolean {
-  return exclude.startsWith('connection:')
-    ? exclude.slice(11) === member.id
-    : exclude.startsWith('user:') && exclude.slice(5) === member.userId;
+  /** What is not numbered is in no log: members that catch up get it at once. */
+  private deliverToReplays(channel: Channel, event: EventEnvelope): void {
+    const frame = frameEvent(event);
+    for (const member of channel.replays.keys()) if (!member.isExcluded(event.exclude)) member.push(frame);
+  }
 }

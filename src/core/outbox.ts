@@ -55,6 +55,11 @@ export class Outbox {
     }
   }
 
+  /** Time to wait before more is pushed that could as well come later. */
+  isHalfFull(): boolean {
+    return this.transport.queuedBytes + this.pendingBytes > this.maxBytes / 2;
+  }
+
   isSlow(): boolean {
     return this.transport.queuedBytes > this.maxBytes;
   }

@@ -129,7 +129,7 @@ export class GatewayAdapter extends WsAdapter {
   }
 
   /** Separate from the upgrade: a closure in there would keep the request for as long as the connection lives. */
-  private connect(ws: WebSocket, socket: Duplex, { identity, address, plainText }: Admission): void {
+  private connect(ws: WebSocket, socket: Duplex, { identity, address, plainText, resume }: Admission): void {
     const nowMs = performance.now();
     const transport = new WsTransport(ws, socket);
     const limits = { slowConsumerBytes: this.settings.SLOW_CONSUMER_BYTES };
@@ -150,7 +150,7 @@ export class GatewayAdapter extends WsAdapter {
     // What comes before the connection is open waits in the socket.
     connection.pause(true);
     this.listen(ws);
-    this.server?.emit('connection', connection);
+    this.server?.emit('connection', connection, resume);
   }
 
   private listen(ws: WebSocket): void {

@@ -3,7 +3,9 @@ import type { OnGatewayConnection, OnGatewayDisconnect } from '@nestjs/websocket
 import { ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
 import { JwtStrategy } from '../auth/jwt.strategy.js';
 import { channelOf, Requires, WsAuthGuard } from '../auth/ws-auth.guard.js';
+import type { ResumePoint, ResumeRequest } from '../connections/connections.service.js';
 import { ConnectionsService } from '../connections/connections.service.js';
+import { HistoryService } from '../connections/history.service.js';
 import { PublisherService } from '../connections/publisher.service.js';
 import { RoomsService } from '../connections/rooms.service.js';
 import { Connection } from '../core/connection.js';
@@ -13,12 +15,13 @@ import type { AckReply, LeftRoomReply, PongReply, PresenceReply } from '../proto
 import { BROADCAST, roomChannel, userChannel } from '../protocol/names.js';
 import { AuthDto } from './dto/auth.dto.js';
 import { ChatDto, DirectMessageDto, PublishDto, RoomMessageDto } from './dto/publish.dto.js';
-import { PresenceDto, RoomDto } from './dto/room.dto.js';
+import { AckEventsDto, HistoryDto, JoinRoomDto, PresenceDto, RoomDto } from './dto/room.dto.js';
 import { ErrorFilter } from './error.filter.js';
 import { MessagePipe } from './message.pipe.js';
 import { InOrder, MessageRef, PLAIN_TEXT } from './message-decorators.js';
 
 const DEFAULT_PRESENCE_LIMIT = 100;
+const DEFAULT_HISTORY_LIMIT = 50;
 
 /** One method for each message a client may send. The dispatcher gives replies and errors the message's `ref`. */
 @WebSocketGateway()
@@ -30,11 +33,12 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     private readonly connections: ConnectionsService,
     private readonly rooms: RoomsService,
     private readonly publisher: PublisherService,
+    private readonly histories: HistoryService,
     private readonly tokens: JwtStrategy,
   ) {}
 
-  handleConnection(connection: Connection): void {
-    this.connections.open(connection);
+  handleConnection(connection: Connection, resume: ResumeRequest): void {
+    this.connections.open(connection, resume);
   }
 
   handleDisconnect(connection: Connection): void {
@@ -80,10 +84,10 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
   @Requires({ action: 'join', channel: channelOf.room })
   joinRoom(
     @ConnectedSocket() connection: Connection,
-    @MessageBody() message: RoomDto,
+    @MessageBody() message: JoinRoomDto,
     @MessageRef() ref: string | number | undefined,
   ): Promise<void> {
-    return this.rooms.join(connection, message.room, ref);
+    return this.rooms.join(connection, message.room, resumePoint(message), ref);
   }
 
   @SubscribeMessage('leave_room')
@@ -105,6 +109,34 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     return this.rooms.asMember(connection, room, () =>
       this.rooms.members(room, limit ?? DEFAULT_PRESENCE_LIMIT, cursor ?? undefined),
     );
+  }
+
+  @SubscribeMessage('history')
+  @Requires({ action: 'history', channel: channelOf.room })
+  history(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: HistoryDto,
+    @MessageRef() ref: string | number | undefined,
+  ): Promise<void> | void {
+    const { room, before, limit } = message;
+    return this.rooms.asMember(connection, room, () =>
+      this.histories.send(connection, room, before ?? null, limit ?? DEFAULT_HISTORY_LIMIT, ref),
+    );
+  }
+
+  @SubscribeMessage('ack_events')
+  ackEvents(
+    @ConnectedSocket() connection: Connection,
+    @MessageBody() message: AckEventsDto,
+  ): Promise<AckReply> | AckReply {
+    const { room, direct, last_event_id: id, epoch } = message;
+    const remember = async (channel: string): Promise<AckReply> => {
+      await this.histories.acknowledge(connection.userId, channel, id, epoch ?? undefined);
+      return { event: 'ack' };
+    };
+    if (room !== undefined && room !== null)
+      return this.rooms.asMember(connection, room, () => remember(roomChannel(room)));
+    return remember(direct ? userChannel(connection.userId) : BROADCAST);
   }
 
   @SubscribeMessage('auth')
@@ -157,4 +189,11 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
       ...(duplicate ? { duplicate: true as const } : {}),
     };
   }
+}
+
+/** From where a join goes on; null where it names no point. */
+function resumePoint({ last_event_id: id, epoch, rewind }: JoinRoomDto): ResumePoint | null {
+  if (id === 'acked') return { kind: 'acked' };
+  if (typeof id === 'number') return { kind: 'resume', id, epoch: epoch ?? undefined };
+  return typeof rewind === 'number' ? { kind: 'rewind', count: rewind } : null;
 }

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
-import { isUserId } from '../protocol/names.js';
+import { isUserId, MAX_EPOCH_LENGTH } from '../protocol/names.js';
+import type { ResumePoint, ResumeRequest } from '../connections/connections.service.js';
 import { UpgradeRefused } from './upgrade-refused.js';
 
 export const SUBPROTOCOL = 'fanfare.v1';
@@ -7,7 +8,6 @@ const BEARER = 'bearer.';
 /** RFC 9110 section 5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 const WEBSOCKET_KEY = /^[+/0-9A-Za-z]{22}==$/;
-const MAX_EPOCH_LENGTH = 128;
 
 const PARAMETERS = [
   'token',
@@ -79,6 +79,19 @@ function checkEventId(name: string, value: string | undefined): void {
   if (value === undefined || value === 'acked') return;
   if (!/^\d{1,16}$/.test(value) || !Number.isSafeInteger(Number(value)))
     throw new UpgradeRefused(400, `${name} is not valid.`);
+}
+
+/** What the query asks to go on from. */
+export function resumeRequest(query: Query): ResumeRequest {
+  return {
+    broadcast: resumePoint(query.lastEventId, query.epoch),
+    direct: resumePoint(query.lastDirectEventId, query.directEpoch),
+  };
+}
+
+function resumePoint(id: string | undefined, epoch: string | undefined): ResumePoint | null {
+  if (id === undefined) return null;
+  return id === 'acked' ? { kind: 'acked' } : { kind: 'resume', id: Number(id), epoch };
 }
 
 function decode(text: string): string {

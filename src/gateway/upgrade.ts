@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto';
 import { JwtStrategy } from '../auth/jwt.strategy.js';
 import { RoomRights } from '../auth/room-rights.js';
 import { Settings } from '../config/settings.js';
+import type { ResumeRequest } from '../connections/connections.service.js';
 import { ConnectionsService } from '../connections/connections.service.js';
 import { DrainService } from '../connections/drain.service.js';
 import { Broker } from '../core/broker.js';
@@ -12,13 +13,21 @@ import type { CloseCode } from '../protocol/close-codes.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import { isUserId } from '../protocol/names.js';
 import { UpgradeRefused } from './upgrade-refused.js';
-import { clientAddress, cookie, isOwnOrigin, readRoute, readSubprotocols } from './upgrade-request.js';
+import {
+  clientAddress,
+  cookie,
+  isOwnOrigin,
+  readRoute,
+  readSubprotocols,
+  resumeRequest,
+} from './upgrade-request.js';
 import type { Query, UpgradeRoute } from './upgrade-request.js';
 
 export interface Admission {
   identity: Identity;
   address: string;
   plainText: 'never' | 'otherwise' | 'always';
+  resume: ResumeRequest;
 }
 
 /** Decides about an upgrade, completely, before it is accepted. Nothing it returns keeps the request alive. */
@@ -53,7 +62,7 @@ export class Upgrade {
     }
     if (!this.broker.health().up) throw new UpgradeRefused(503, 'The message broker is out of reach.');
     const texts = route.kind === 'user' ? (route.query.frames === 'text' ? 'always' : 'otherwise') : 'never';
-    return { identity, address, plainText: texts };
+    return { identity, address, plainText: texts, resume: resumeRequest(route.query) };
   }
 
   private checkCapacity(): void {

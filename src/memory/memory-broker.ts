@@ -4,6 +4,8 @@ import type {
   BrokerSink,
   EventEnvelope,
   History,
+  HistoryPage,
+  PageLimits,
   Publication,
   Published,
 } from '../core/broker.js';
@@ -111,6 +113,21 @@ export class MemoryBroker extends Broker {
       return { kind: 'lost', head, oldestId };
     const start = after.id + 1 - oldestId;
     return { kind: 'events', events: kept.slice(start, start + limit).map(({ event }) => event), head };
+  }
+
+  async before(channel: string, id: number | null, limits: PageLimits): Promise<HistoryPage> {
+    const { epoch } = await this.head(channel);
+    const older = this.kept(this.logs.get(channel)).filter(
+      ({ event }) => id === null || (event.position?.id ?? 0) < id,
+    );
+    const events: EventEnvelope[] = [];
+    let bytes = 0;
+    for (const { event } of older.toReversed()) {
+      bytes += event.body.length;
+      if (events.length === limits.events || (bytes > limits.bytes && events.length > 0)) break;
+      events.unshift(event);
+    }
+    return { events, more: events.length < older.length, epoch };
   }
 
   health(): BrokerHealth {

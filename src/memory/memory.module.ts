@@ -1,9 +1,11 @@
 import type { OnApplicationShutdown } from '@nestjs/common';
 import { Module } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
+import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import { ChannelRules } from '../core/channel-rules.js';
 import { PresenceStore } from '../core/presence-store.js';
+import { MemoryAckedPositions } from './memory-acked-positions.js';
 import { MemoryBroker } from './memory-broker.js';
 import { MemoryPresence } from './memory-presence.js';
 
@@ -22,6 +24,11 @@ import { MemoryPresence } from './memory-presence.js';
     },
     { provide: Broker, useExisting: MemoryBroker },
     {
+      provide: AckedPositions,
+      inject: [Broker],
+      useFactory: (broker: Broker) => new MemoryAckedPositions(broker),
+    },
+    {
       provide: PresenceStore,
       inject: [MemoryBroker, Settings],
       useFactory: (broker: MemoryBroker, settings: Settings) =>
@@ -31,7 +38,7 @@ import { MemoryPresence } from './memory-presence.js';
         }),
     },
   ],
-  exports: [Broker, PresenceStore],
+  exports: [Broker, PresenceStore, AckedPositions],
 })
 export class MemoryModule implements OnApplicationShutdown {
   constructor(

@@ -17,18 +17,6 @@ export function jsonText(value: unknown): JsonText {
 
 export type Ref = string | number;
 
-/** The types a client may send; each has one `@SubscribeMessage` in the gateway. */
-export type ClientMessageType =
-  | 'chat'
-  | 'join_room'
-  | 'leave_room'
-  | 'room_message'
-  | 'direct_message'
-  | 'presence'
-  | 'auth'
-  | 'ping'
-  | 'pong';
-
 export interface ConnectedEvent {
   event: 'connected';
   connection_id: string;

@@ -8,6 +8,8 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
 export const MAX_USER_ID_CODE_POINTS = 128;
 /** Also the longest `message_id`, in UTF-16 units. */
 export const MAX_REF_LENGTH = 64;
+/** Ours are shorter; anything up to this is only another epoch. */
+export const MAX_EPOCH_LENGTH = 128;
 
 /** Event names that only the gateway itself may use. */
 const RESERVED_EVENTS: ReadonlySet<string> = new Set([

@@ -1,5 +1,14 @@
 import { Logger } from '@nestjs/common';
-import type { BrokerHealth, BrokerSink, History, Publication, Published } from '../core/broker.js';
+import type {
+  BrokerHealth,
+  BrokerSink,
+  EventEnvelope,
+  History,
+  HistoryPage,
+  PageLimits,
+  Publication,
+  Published,
+} from '../core/broker.js';
 import { Broker, BrokerUnavailable } from '../core/broker.js';
 import type { ChannelRules } from '../core/channel-rules.js';
 import { continues } from '../core/position.js';
@@ -13,9 +22,11 @@ import { RedisLives } from './redis-lives.js';
 import type { PublisherOptions } from './redis-publisher.js';
 import { RedisPublisher } from './redis-publisher.js';
 import { RedisSubscriptions } from './redis-subscriptions.js';
+import { rememberScript } from './scripts/acked.js';
 import { settleScript, unlockScript } from './scripts/fence.js';
 import { publishScript } from './scripts/publish.js';
-import { headsScript, historyScript } from './scripts/read.js';
+import { beforeScript, headsScript, historyScript } from './scripts/read.js';
+import type { Script } from './scripts/script.js';
 
 /** How often a message is sent to ourselves through both connections. */
 const PROBE_MS = 2_000;
@@ -24,6 +35,15 @@ const PROBE_STALE_MS = 5_500;
 const RECOVER_AGAIN_MS = 200;
 const HEADS_BATCH = 256;
 const PAGE_BYTES = 1_048_576;
+const SCRIPTS = [
+  publishScript,
+  headsScript,
+  historyScript,
+  beforeScript,
+  rememberScript,
+  settleScript,
+  unlockScript,
+];
 
 export interface RedisBrokerOptions extends PublisherOptions {
   instance: string;
@@ -61,7 +81,7 @@ export class RedisBroker extends Broker {
     private readonly telemetry: Telemetry,
   ) {
     super();
-    this.commands = clients.connect('commands');
+    this.commands = clients.commands;
     this.probeBus = keys.instance(options.instance);
     this.subscriptions = new RedisSubscriptions(
       clients,
@@ -125,36 +145,35 @@ export class RedisBroker extends Broker {
   }
 
   async history(channel: string, after: Position, limit: number): Promise<History> {
-    const partition = partitionOf(channel);
-    const base = this.keys.channel(partition, channel);
     const { historySize, historyTtlMs } = this.options;
-    const answer = await this.clients.run(
-      this.commands,
-      historyScript,
-      [this.keys.life(partition), `${base}:meta`, `${base}:log`],
-      [after.id, limit, PAGE_BYTES, historySize, historyTtlMs],
-    );
-    if (!Array.isArray(answer)) throw new BrokerUnavailable();
-    const [headText, oldest, ...rows] = answer.map((field) => String(field));
-    const head = this.readHead(headText ?? '');
+    const answer = await this.readLog(historyScript, channel, [
+      after.id,
+      limit,
+      PAGE_BYTES,
+      historySize,
+      historyTtlMs,
+    ]);
+    const [headText = '', oldest, ...rows] = answer;
+    const head = this.readHead(headText);
     if (head === null) throw new BrokerUnavailable();
     const oldestId = Number(oldest);
     if (!continues(after, head.epoch) || after.id > head.id || after.id + 1 < oldestId)
       return { kind: 'lost', head, oldestId };
-    const events: (History & { kind: 'events' })['events'] = [];
-    for (let row = 0; row + 2 < rows.length; row += 3) {
-      const id = Number(rows[row]);
-      if (id !== after.id + 1 + events.length)
-        return { kind: 'lost', head, oldestId: Math.max(id, oldestId) };
-      const position = { epoch: head.epoch, id };
-      events.push({
-        channel,
-        position,
-        exclude: rows[row + 1] ?? '',
-        body: Buffer.from(rows[row + 2] ?? '', 'utf8'),
-      });
+    const events = readEvents(channel, head.epoch, rows);
+    const hole = events.findIndex(({ position }, index) => position?.id !== after.id + 1 + index);
+    if (hole === -1) return { kind: 'events', events, head };
+    return { kind: 'lost', head, oldestId: Math.max(events[hole]?.position?.id ?? 0, oldestId) };
+  }
+
+  async before(channel: string, id: number | null, limits: PageLimits): Promise<HistoryPage> {
+    const { historySize, historyTtlMs } = this.options;
+    const args = [id ?? '', limits.events, limits.bytes, historySize, historyTtlMs];
+    const [epoch = '', more, ...rows] = await this.readLog(beforeScript, channel, args);
+    if (epoch === 'FENCED') {
+      this.recover();
+      throw new BrokerUnavailable();
     }
-    return { kind: 'events', events, head };
+    return { events: readEvents(channel, epoch, rows), more: more === '1', epoch };
   }
 
   health(): BrokerHealth {
@@ -190,13 +209,7 @@ export class RedisBroker extends Broker {
 
   private async recoverOnce(): Promise<void> {
     const { losses } = this;
-    await this.clients.loadScripts(this.commands, [
-      publishScript,
-      headsScript,
-      historyScript,
-      settleScript,
-      unlockScript,
-    ]);
+    await this.clients.loadScripts(this.commands, SCRIPTS);
     const own = [this.keys.control, this.probeBus];
     if (this.options.announceUsers) for (let p = 0; p < PARTITIONS; p += 1) own.push(this.keys.notices(p));
     await Promise.all(own.map((bus) => this.subscriptions.add(bus)));
@@ -206,6 +219,19 @@ export class RedisBroker extends Broker {
     this.recovered = true;
     this.sendProbe();
     await this.compareHeads();
+  }
+
+  private async readLog(
+    script: Script,
+    channel: string,
+    args: readonly (string | number)[],
+  ): Promise<string[]> {
+    const partition = partitionOf(channel);
+    const base = this.keys.channel(partition, channel);
+    const keys = [this.keys.life(partition), `${base}:meta`, `${base}:log`];
+    const answer = await this.clients.run(this.commands, script, keys, args);
+    if (!Array.isArray(answer)) throw new BrokerUnavailable();
+    return answer.map(String);
   }
 
   /** Events may have been missed: the sink gets the heads of all channels it listens to. */
@@ -300,4 +326,19 @@ export class RedisBroker extends Broker {
       : this.commands.publish(this.probeBus, 'probe');
     sent.catch((error: unknown) => this.logger.warn(`a probe was not sent: ${String(error)}`));
   }
+}
+
+/** Rows of id, exclude and body, as the reading scripts answer them. */
+function readEvents(channel: string, epoch: string, rows: readonly string[]): EventEnvelope[] {
+  const events: EventEnvelope[] = [];
+  for (let row = 0; row + 2 < rows.length; row += 3) {
+    const position = { epoch, id: Number(rows[row]) };
+    events.push({
+      channel,
+      position,
+      exclude: rows[row + 1] ?? '',
+      body: Buffer.from(rows[row + 2] ?? '', 'utf8'),
+    });
+  }
+  return events;
 }

@@ -25,12 +25,15 @@ export class RedisClients {
   /** In a cluster buses are sharded, so that a channel's traffic stays with its slot. */
   readonly sharded: boolean;
   readonly announce: 'PUBLISH' | 'SPUBLISH';
+  /** For publishing and reading. */
+  readonly commands: RedisClient;
   private readonly logger = new Logger('Redis');
   private readonly open: RedisClient[] = [];
 
   constructor(private readonly settings: Settings) {
     this.sharded = settings.REDIS_CLUSTER_NODES !== undefined;
     this.announce = this.sharded ? 'SPUBLISH' : 'PUBLISH';
+    this.commands = this.connect('commands');
   }
 
   /** A new connection, which goes on trying for as long as it takes. */

@@ -2,10 +2,12 @@ import type { DynamicModule, OnApplicationShutdown } from '@nestjs/common';
 import { Module } from '@nestjs/common';
 import { Instance } from '../config/instance.js';
 import { Settings } from '../config/settings.js';
+import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import { ChannelRules } from '../core/channel-rules.js';
 import { PresenceStore } from '../core/presence-store.js';
 import { Telemetry } from '../core/telemetry.js';
+import { RedisAckedPositions } from './redis-acked-positions.js';
 import { RedisBroker } from './redis-broker.js';
 import { RedisClients } from './redis-clients.js';
 import { RedisKeys } from './redis-keys.js';
@@ -55,6 +57,11 @@ export class RedisModule implements OnApplicationShutdown {
             ),
         },
         {
+          provide: AckedPositions,
+          inject: [RedisClients, RedisKeys],
+          useFactory: (clients: RedisClients, keys: RedisKeys) => new RedisAckedPositions(clients, keys),
+        },
+        {
           provide: PresenceStore,
           inject: [RedisClients, RedisKeys, Settings, Instance],
           useFactory: (clients: RedisClients, keys: RedisKeys, settings: Settings, instance: Instance) =>
@@ -65,7 +72,7 @@ export class RedisModule implements OnApplicationShutdown {
             }),
         },
       ],
-      exports: [Broker, PresenceStore],
+      exports: [Broker, PresenceStore, AckedPositions],
     };
   }
 

@@ -1,7 +1,8 @@
-import { IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
-import { IsRoomName, Optional } from './rules.js';
+import { IsIn, IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
+import { IsEpoch, IsEventId, IsEventIdOrAcked, IsRoomName, NotWith, Optional } from './rules.js';
 
 const MAX_PRESENCE_LIMIT = 1_000;
+const MAX_LIMIT = 100;
 /** A cursor is a user id of at most 128 code points, encoded. */
 const MAX_CURSOR_LENGTH = 1_024;
 
@@ -9,7 +10,25 @@ export class RoomDto {
   @IsRoomName() room: string;
 }
 
+export class JoinRoomDto extends RoomDto {
+  @Optional() @IsEventIdOrAcked() last_event_id?: number | 'acked';
+  @Optional() @IsEpoch() epoch?: string;
+  @Optional() @NotWith('last_event_id') @IsInt() @Min(1) @Max(MAX_LIMIT) rewind?: number;
+}
+
 export class PresenceDto extends RoomDto {
   @Optional() @IsInt() @Min(1) @Max(MAX_PRESENCE_LIMIT) limit?: number;
   @Optional() @IsString() @MaxLength(MAX_CURSOR_LENGTH) cursor?: string;
+}
+
+export class HistoryDto extends RoomDto {
+  @Optional() @IsEventId() before?: number;
+  @Optional() @IsInt() @Min(1) @Max(MAX_LIMIT) limit?: number;
+}
+
+export class AckEventsDto {
+  @Optional() @IsRoomName() room?: string;
+  @Optional() @NotWith('room') @IsIn([true]) direct?: true;
+  @IsEventId() last_event_id: number;
+  @Optional() @IsEpoch() epoch?: string;
 }

@@ -1,7 +1,12 @@
+import type { ValidationArguments } from 'class-validator';
 import { ValidateBy, ValidateIf } from 'class-validator';
-import { isEventName, isRoomName, isUserId, MAX_REF_LENGTH } from '../../protocol/names.js';
+import { isEventName, isRoomName, isUserId, MAX_EPOCH_LENGTH, MAX_REF_LENGTH } from '../../protocol/names.js';
 
-function rule(name: string, problem: string, holds: (value: unknown) => boolean): PropertyDecorator {
+function rule(
+  name: string,
+  problem: string,
+  holds: (value: unknown, args?: ValidationArguments) => boolean,
+): PropertyDecorator {
   return ValidateBy({ name, validator: { validate: holds, defaultMessage: () => `$property ${problem}` } });
 }
 
@@ -28,3 +33,29 @@ export const IsMessageId = (): PropertyDecorator =>
     `must be a string of 1 to ${MAX_REF_LENGTH} characters`,
     (value) => typeof value === 'string' && value.length > 0 && value.length <= MAX_REF_LENGTH,
   );
+
+/** 0 before the first event, up to what a double holds exactly. */
+function isEventId(value: unknown): boolean {
+  return Number.isSafeInteger(value) && Number(value) >= 0;
+}
+
+const EVENT_ID = 'must be an integer from 0 to 9007199254740991';
+
+export const IsEventId = (): PropertyDecorator => rule('isEventId', EVENT_ID, isEventId);
+
+export const IsEventIdOrAcked = (): PropertyDecorator =>
+  rule('isEventIdOrAcked', `${EVENT_ID}, or "acked"`, (value) => value === 'acked' || isEventId(value));
+
+export const IsEpoch = (): PropertyDecorator =>
+  rule(
+    'isEpoch',
+    `must be a string of at most ${MAX_EPOCH_LENGTH} characters`,
+    (value) => typeof value === 'string' && value.length <= MAX_EPOCH_LENGTH,
+  );
+
+/** The two fields exclude each other. */
+export const NotWith = (other: string): PropertyDecorator =>
+  rule('notWith', `must not be given together with ${other}`, (_value, args) => {
+    const given: unknown = args === undefined ? undefined : Reflect.get(args.object, other);
+    return given === undefined || given === null;
+  });

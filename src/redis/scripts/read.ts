@@ -74,3 +74,40 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[3], after + 1, '+', 'COUNT', li
 end
 return answer
 `);
+
+/**
+ * The newest stored events before an id, oldest first, as many as fit the limits (at least one).
+ *
+ * KEYS: life, meta, log. ARGV: the id (empty: up to the head), the most events, the most bytes, the history size, the
+ * log TTL in ms. Answers `FENCED`, or the epoch, `1` where older ones are stored, and for each event id, exclude, body.
+ */
+export const beforeScript = new Script(`${LIFE_FUNCTIONS}
+local life, fence = read_life(KEYS[1])
+if fence ~= replid then return { 'FENCED' } end
+local head, epoch = read_meta(KEYS[2], life)
+local limit, max_bytes, size, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local last = head
+if ARGV[1] ~= '' then last = math.min(last, tonumber(ARGV[1]) - 1) end
+local oldest = math.max(1, head - size + 1)
+if head == 0 or last < oldest then return { epoch, '0' } end
+local now = redis.call('TIME')
+local since = now[1] * 1000 + math.floor(now[2] / 1000) - ttl
+local found, bytes, more = {}, 0, '0'
+for _, entry in ipairs(redis.call('XREVRANGE', KEYS[3], last, oldest, 'COUNT', limit + 1)) do
+  local exclude, body, at = '', '', 0
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'x' then exclude = entry[2][i + 1]
+    elseif entry[2][i] == 'b' then body = entry[2][i + 1]
+    elseif entry[2][i] == 't' then at = tonumber(entry[2][i + 1]) end
+  end
+  if at <= since then break end
+  bytes = bytes + #body
+  if #found == limit or (bytes > max_bytes and #found > 0) then more = '1' break end
+  found[#found + 1] = { string.match(entry[1], '^%d+'), exclude, body }
+end
+local answer = { epoch, more }
+for i = #found, 1, -1 do
+  for _, field in ipairs(found[i]) do answer[#answer + 1] = field end
+end
+return answer
+`);

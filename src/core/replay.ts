@@ -1,0 +1,205 @@
+import type { Position } from '../protocol/messages.js';
+import { channelFields } from '../protocol/names.js';
+import type { Broker, EventEnvelope, History } from './broker.js';
+import { BrokerUnavailable } from './broker.js';
+import type { Channel } from './channel.js';
+import type { Connection } from './connection.js';
+import type { Frame } from './frame.js';
+import { frameEvent, frameServerEvent } from './frame.js';
+import type { Semaphore } from './semaphore.js';
+
+/** Events read from the log at a time. */
+const PAGE = 256;
+/** How often a client that is behind with reading is looked at, and a broker that is away asked again. */
+const PACE_MS = 10;
+const RETRY_MS = 200;
+
+/** From where a member wants to go on. */
+export type ReplayStart =
+  /** Its last seen event; the epoch where it knows it, else the channel's present one is meant. */
+  | { kind: 'resume'; id: number; epoch: string | undefined }
+  /** The last n events, without a claim to have seen those before. */
+  | { kind: 'rewind'; count: number };
+
+export interface ReplayOutcome {
+  /** Every event after the start follows; false also for a rewind. */
+  recovered: boolean;
+  /** Where the live events go on. */
+  position: Position;
+  /** Events up to it that come first. */
+  replayed: number;
+  /** Told after the reply where the start can't be gone on from. */
+  gapAfter: number | null;
+}
+
+/**
+ * Brings one member from where it was to the live events, without a loss or a double at the seam. What it missed comes
+ * from the log, page by page, at the pace at which the client reads. The events that are delivered meanwhile are kept
+ * in the channel's tail; once the log has reached the tail, the rest is pushed and the member becomes live in one
+ * synchronous step.
+ */
+export class Replay {
+  private cancelled = false;
+  private from: Position = { epoch: '', id: 0 };
+  private firstPage: readonly EventEnvelope[] | null = null;
+
+  constructor(
+    private readonly channel: Channel,
+    private readonly connection: Connection,
+    private readonly broker: Broker,
+    private readonly pages: Semaphore,
+  ) {}
+
+  cancel(): void {
+    this.cancelled = true;
+  }
+
+  /** Reads the first page, which shows what can be had. Rejects with `BrokerUnavailable`. */
+  async begin(start: ReplayStart): Promise<ReplayOutcome> {
+    this.channel.startTail();
+    try {
+      return await this.prepare(start);
+    } catch (error) {
+      this.channel.endTail();
+      throw error;
+    }
+  }
+
+  /** Gives up after {@link begin}, before {@link run}. */
+  abandon(): void {
+    this.channel.endTail();
+  }
+
+  private async prepare(start: ReplayStart): Promise<ReplayOutcome> {
+    const asked = this.askedPosition(start);
+    let after = asked;
+    // The head needs no reading, unless a page is missing or the log has to judge the position.
+    let history: History | null = this.isHead(after) ? null : await this.read(after);
+    if (history?.kind === 'lost' && start.kind === 'rewind') {
+      after = { epoch: history.head.epoch, id: history.oldestId - 1 };
+      history = await this.read(after);
+    }
+    const position = this.channel.position ?? after;
+    if (history?.kind === 'lost') {
+      this.from = position;
+      return { recovered: false, position, replayed: 0, gapAfter: start.kind === 'resume' ? asked.id : null };
+    }
+    this.from = { epoch: position.epoch, id: Math.min(after.id, position.id) };
+    this.firstPage = history?.events ?? null;
+    return {
+      recovered: start.kind === 'resume',
+      position,
+      replayed: position.id - this.from.id,
+      gapAfter: null,
+    };
+  }
+
+  private askedPosition(start: ReplayStart): Position {
+    const head = this.channel.position ?? { epoch: '', id: 0 };
+    if (start.kind === 'rewind') return { epoch: head.epoch, id: Math.max(0, head.id - start.count) };
+    return { epoch: start.epoch ?? head.epoch, id: start.id };
+  }
+
+  /** Pushes until the member is live; the first step is synchronous. Ends early when the member is gone. */
+  async run(): Promise<void> {
+    let at = this.from;
+    let page = this.firstPage;
+    this.firstPage = null;
+    this.channel.replays.set(this.connection, this);
+    try {
+      for (;;) {
+        if (this.isGone()) return;
+        if (page !== null) at = this.push(at, page);
+        if (this.join(at)) return;
+        await this.paced();
+        page = null;
+        const history = await this.readPatiently(at);
+        if (history === null) return;
+        if (history.kind === 'lost')
+          at = this.tellGap(at, { epoch: history.head.epoch, id: history.oldestId - 1 });
+        else page = history.events;
+      }
+    } finally {
+      this.end();
+    }
+  }
+
+  private end(): void {
+    this.channel.endTail();
+    if (this.channel.replays.get(this.connection) === this) this.channel.replays.delete(this.connection);
+  }
+
+  /** Pushes what the live members have got too; what they have not will come to all. */
+  private push(at: Position, page: readonly EventEnvelope[]): Position {
+    const head = this.channel.position;
+    let reached = at;
+    for (const event of page) {
+      const { position } = event;
+      if (position === null || head === null || position.epoch !== head.epoch || position.id > head.id) break;
+      if (position.id <= reached.id && position.epoch === reached.epoch) continue;
+      this.pushOne(event);
+      reached = position;
+    }
+    return reached;
+  }
+
+  /** The seam: from here on the member gets what all get. */
+  private join(at: Position): boolean {
+    const rest = this.channel.tailAfter(at);
+    if (rest === null) return false;
+    for (const event of rest) this.pushOne(event);
+    this.channel.replays.delete(this.connection);
+    this.channel.members.add(this.connection);
+    return true;
+  }
+
+  private pushOne(event: EventEnvelope): void {
+    if (!this.connection.isExcluded(event.exclude)) this.connection.push(frameEvent(event));
+  }
+
+  private tellGap(at: Position, goesOnAfter: Position): Position {
+    this.connection.push(gapFrame(this.channel, at.id, goesOnAfter));
+    return goesOnAfter;
+  }
+
+  private isHead(position: Position): boolean {
+    const head = this.channel.position;
+    return head !== null && head.id === position.id && head.epoch === position.epoch;
+  }
+
+  private isGone(): boolean {
+    return this.cancelled || this.connection.isGone;
+  }
+
+  private read(after: Position): Promise<History> {
+    return this.pages.run(() => this.broker.history(this.channel.name, after, PAGE));
+  }
+
+  /** Goes on asking while the broker is away; null once the member is gone. */
+  private async readPatiently(after: Position): Promise<History | null> {
+    while (!this.isGone()) {
+      try {
+        return await this.read(after);
+      } catch (error) {
+        if (!(error instanceof BrokerUnavailable)) throw error;
+        await pause(RETRY_MS);
+      }
+    }
+    return null;
+  }
+
+  /** Waits while the client has more than half of its send queue unread: replay never makes a slow consumer of it. */
+  private async paced(): Promise<void> {
+    while (!this.isGone() && this.connection.outbox.isHalfFull()) await pause(PACE_MS);
+  }
+}
+
+/** Tells that the events between `after` and the one that follows `goesOnAfter` can't be had any more. */
+export function gapFrame(channel: Channel, after: number, goesOnAfter: Position): Frame {
+  const { epoch, id } = goesOnAfter;
+  return frameServerEvent({ event: 'gap', ...channelFields(channel.name), after, next: id + 1, epoch });
+}
+
+function pause(durationMs: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, durationMs));
+}

@@ -272,7 +272,10 @@ function conflicts(settings: Settings): string[] {
     (settings.REDIS_SENTINELS === undefined) === (settings.REDIS_SENTINEL_NAME === undefined),
     'REDIS_SENTINELS and REDIS_SENTINEL_NAME need each other',
   );
-  demand(settings.DURABILITY === 'primary' || settings.usesRedis, 'DURABILITY=replicated needs Redis');
+  demand(
+    settings.DURABILITY === 'primary' || (settings.usesRedis && settings.REDIS_CLUSTER_NODES === undefined),
+    'DURABILITY=replicated needs REDIS_URL or REDIS_SENTINELS',
+  );
   demand(
     settings.INTERNAL_PORT === undefined ||
       settings.INTERNAL_PORT === 0 ||

@@ -21,6 +21,7 @@ import { PARTITIONS, partitionOf } from './redis-keys.js';
 import { RedisLives } from './redis-lives.js';
 import type { PublisherOptions } from './redis-publisher.js';
 import { RedisPublisher } from './redis-publisher.js';
+import { RedisReplication } from './redis-replication.js';
 import { RedisSubscriptions } from './redis-subscriptions.js';
 import { rememberScript } from './scripts/acked.js';
 import { settleScript, unlockScript } from './scripts/fence.js';
@@ -33,6 +34,9 @@ const PROBE_MS = 2_000;
 /** Without a probe for this long the subscriber connection is not trusted any more. */
 const PROBE_STALE_MS = 5_500;
 const RECOVER_AGAIN_MS = 200;
+/** A lost last event leaves no hole to see: how often what is stored is compared, with jitter. */
+const SWEEP_MIN_MS = 20_000;
+const SWEEP_SPREAD_MS = 20_000;
 const HEADS_BATCH = 256;
 const PAGE_BYTES = 1_048_576;
 const SCRIPTS = [
@@ -49,6 +53,8 @@ export interface RedisBrokerOptions extends PublisherOptions {
   instance: string;
   /** Carry the notices of users who connect and disconnect. */
   announceUsers: boolean;
+  /** An answer means that a replica has the event too. */
+  replicated: boolean;
 }
 
 /**
@@ -66,6 +72,9 @@ export class RedisBroker extends Broker {
   private readonly probeBus: string;
   private sink: BrokerSink | null = null;
   private probe: NodeJS.Timeout | null = null;
+  private sweepTimer: NodeJS.Timeout | null = null;
+  /** By partition, the life, fence and number that were found at the last sweep. */
+  private readonly swept = new Map<number, string | null>();
   private probedAtMs = -Infinity;
   private recovered = false;
   /** Connections lost so far: a recovery that was overtaken by a loss is none. */
@@ -89,6 +98,7 @@ export class RedisBroker extends Broker {
       (bus) => this.channels.delete(bus),
     );
     this.lives = new RedisLives(clients, this.commands, keys, options.instance);
+    const replication = options.replicated ? new RedisReplication(clients, keys) : null;
     this.publisher = new RedisPublisher(
       clients,
       this.commands,
@@ -97,6 +107,7 @@ export class RedisBroker extends Broker {
       options,
       ({ partition, epoch, seq }) => this.lives.note(partition, epoch, seq),
       () => this.recover(),
+      replication === null ? null : () => replication.confirm(),
     );
   }
 
@@ -116,6 +127,7 @@ export class RedisBroker extends Broker {
       });
     }
     this.probe = setInterval(() => this.sendProbe(), PROBE_MS);
+    this.scheduleSweep();
     this.recover();
   }
 
@@ -186,6 +198,7 @@ export class RedisBroker extends Broker {
   async stop(): Promise<void> {
     this.stopped = true;
     if (this.probe !== null) clearInterval(this.probe);
+    if (this.sweepTimer !== null) clearTimeout(this.sweepTimer);
     this.subscriptions.stop();
     await Promise.resolve();
   }
@@ -234,11 +247,44 @@ export class RedisBroker extends Broker {
     return answer.map(String);
   }
 
-  /** Events may have been missed: the sink gets the heads of all channels it listens to. */
-  private async compareHeads(): Promise<void> {
+  private scheduleSweep(): void {
+    this.sweepTimer = setTimeout(
+      () => {
+        this.sweep()
+          .catch((error: unknown) => this.logger.warn(`what is stored was not compared: ${String(error)}`))
+          .finally(() => {
+            if (!this.stopped) this.scheduleSweep();
+          });
+      },
+      SWEEP_MIN_MS + Math.random() * SWEEP_SPREAD_MS,
+    );
+  }
+
+  /**
+   * Compares the heads of the channels in those partitions where something was written that did not come here. One
+   * read for each partition, however many channels and users there are.
+   */
+  private async sweep(): Promise<void> {
+    if (!this.recovered) return;
+    const partitions = new Set([...this.channels.values()].map(({ partition }) => partition));
+    for (const partition of this.swept.keys()) if (!partitions.has(partition)) this.swept.delete(partition);
+    const changed = new Set<number>();
+    await Promise.all(
+      [...partitions].map(async (partition) => {
+        const stored = await this.commands.get(this.keys.life(partition));
+        if (this.swept.get(partition) !== stored && !this.lives.hasSeen(partition, stored))
+          changed.add(partition);
+        this.swept.set(partition, stored);
+      }),
+    );
+    if (changed.size > 0) await this.compareHeads((partition) => changed.has(partition));
+  }
+
+  /** Events may have been missed: the sink gets the heads of the channels it listens to. */
+  private async compareHeads(inPartition: (partition: number) => boolean = () => true): Promise<void> {
     const channels = [...this.channels.values()]
-      .map(({ channel }) => channel)
-      .filter((channel) => this.isDurable(channel));
+      .filter(({ channel, partition }) => inPartition(partition) && this.isDurable(channel))
+      .map(({ channel }) => channel);
     for (let start = 0; start < channels.length; start += HEADS_BATCH) {
       const batch = channels.slice(start, start + HEADS_BATCH);
       const heads = await this.heads(batch);
@@ -303,14 +349,26 @@ export class RedisBroker extends Broker {
       if (text === 'probe') this.probedAtMs = performance.now();
       else this.lives.collect(text);
     } else if (bus === this.keys.control) {
-      this.lives.answer(message.toString('utf8')).catch((error: unknown) => {
-        this.logger.warn(`an answer about the numbering was not sent: ${String(error)}`);
-      });
+      this.onControlMessage(message.toString('utf8'));
     } else if (bus.endsWith(':notices')) {
       const read = readBusMessage('broadcast', message);
       if (read === null) this.telemetry.busMessageDropped('malformed');
       else this.sink?.onEvent(read.event);
     }
+  }
+
+  private onControlMessage(message: string): void {
+    if (message === 'settled') {
+      // New lives may have begun: whoever is in a channel of theirs has to be told, not only those who hear its next event.
+      if (this.recovered)
+        this.compareHeads().catch((error: unknown) =>
+          this.logger.warn(`heads were not compared: ${String(error)}`),
+        );
+      return;
+    }
+    this.lives.answer(message).catch((error: unknown) => {
+      this.logger.warn(`an answer about the numbering was not sent: ${String(error)}`);
+    });
   }
 
   private sendProbe(): void {

@@ -6,7 +6,7 @@ import { BrokerUnavailable } from '../core/broker.js';
 import type { Script } from './scripts/script.js';
 
 export type RedisClient = Redis | Cluster;
-export type RedisRole = 'commands' | 'subscriber' | 'presence';
+export type RedisRole = 'commands' | 'subscriber' | 'presence' | 'replication';
 
 /** A command that is not answered within this is given up; its effect is then unknown. */
 const COMMAND_TIMEOUT_MS = 1_500;
@@ -17,7 +17,8 @@ const RETRY_MAX_MS = 1_000;
 const LOG_AGAIN_AFTER_MS = 30_000;
 
 /**
- * The connections to Redis: for publishing and reading, for subscriptions, for presence. None queues while Redis is away
+ * The connections to Redis: for publishing and reading, for subscriptions, for presence. With `DURABILITY=replicated` one more waits for replicas.
+ * None queues while Redis is away
  * and none sends a command twice: what to do about a lost answer is for the caller to decide.
  */
 @Injectable()
@@ -63,7 +64,17 @@ export class RedisClients {
     try {
       return await client.evalsha(script.sha, keys.length, ...keys, ...args);
     } catch (error) {
+      // A primary that has just been promoted, or somebody's SCRIPT FLUSH. It was not run; whoever asks again finds it.
+      if (error instanceof Error && error.message.startsWith('NOSCRIPT')) await this.reload(client, script);
       throw new BrokerUnavailable(error);
+    }
+  }
+
+  private async reload(client: RedisClient, script: Script): Promise<void> {
+    try {
+      await this.loadScripts(client, [script]);
+    } catch (error) {
+      this.logger.warn(`a script was not loaded: ${String(error)}`);
     }
   }
 

@@ -9,12 +9,14 @@ export class RedisKeys {
   readonly control: string;
   readonly instances: string;
   readonly fenceLock: string;
+  readonly replicationMarker: string;
   private readonly tags: string[];
 
   constructor(readonly prefix: string) {
     this.control = `${prefix}:control`;
     this.instances = `${prefix}:instances`;
     this.fenceLock = `${prefix}:fence:lock`;
+    this.replicationMarker = `${prefix}:replication`;
     this.tags = Array.from({ length: PARTITIONS }, (_, partition) => `${prefix}:{${partition}}`);
   }
 

@@ -48,6 +48,8 @@ export class RedisPublisher {
     private readonly options: PublisherOptions,
     private readonly onAcknowledged: (acknowledgement: Acknowledgement) => void,
     private readonly onFenced: () => void,
+    /** Resolves when what was answered so far is safe; null where the primary's answer is enough. */
+    private readonly confirm: (() => Promise<void>) | null,
   ) {}
 
   publish(publication: Publication): Promise<Published> {
@@ -97,6 +99,8 @@ export class RedisPublisher {
     try {
       const answers = await this.clients.run(this.commands, publishScript, keys, args);
       if (!Array.isArray(answers)) throw new BrokerUnavailable();
+      if (this.confirm !== null && batch.some(({ publication }) => this.rules.isDurable(publication.channel)))
+        await this.confirm();
       batch.forEach((pending, index) => this.settle(pending, String(answers[index])));
     } catch (error) {
       const failure = error instanceof BrokerUnavailable ? error : new BrokerUnavailable(error);

@@ -49,6 +49,7 @@ export class RedisModule implements OnApplicationShutdown {
               {
                 instance: instance.name,
                 announceUsers: settings.ANNOUNCE_USERS,
+                replicated: settings.DURABILITY === 'replicated',
                 historySize: settings.HISTORY_SIZE,
                 historyTtlMs: settings.HISTORY_TTL_SECONDS * 1000,
                 idempotencyTtlMs: settings.IDEMPOTENCY_TTL_SECONDS * 1000,

@@ -18,22 +18,17 @@ import { readBusMessage } from './bus-message.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS, partitionOf } from './redis-keys.js';
+import { RedisLink } from './redis-link.js';
 import { RedisLives } from './redis-lives.js';
 import type { PublisherOptions } from './redis-publisher.js';
 import { RedisPublisher } from './redis-publisher.js';
 import { RedisReplication } from './redis-replication.js';
-import { RedisSubscriptions } from './redis-subscriptions.js';
 import { rememberScript } from './scripts/acked.js';
 import { settleScript, unlockScript } from './scripts/fence.js';
 import { publishScript } from './scripts/publish.js';
 import { beforeScript, headsScript, historyScript } from './scripts/read.js';
 import type { Script } from './scripts/script.js';
 
-/** How often a message is sent to ourselves through both connections. */
-const PROBE_MS = 2_000;
-/** Without a probe for this long the subscriber connection is not trusted any more. */
-const PROBE_STALE_MS = 5_500;
-const RECOVER_AGAIN_MS = 200;
 /** A lost last event leaves no hole to see: how often what is stored is compared, with jitter. */
 const SWEEP_MIN_MS = 20_000;
 const SWEEP_SPREAD_MS = 20_000;
@@ -57,29 +52,19 @@ export interface RedisBrokerOptions extends PublisherOptions {
   replicated: boolean;
 }
 
-/**
- * The broker over Redis: events by pub/sub, kept in streams. It is up when both connections are, the numbering is
- * settled, everything is subscribed and a probe came back through the subscription lately.
- */
+/** The broker over Redis: events by pub/sub, kept in streams, numbered, stored and announced in one step. */
 export class RedisBroker extends Broker {
   private readonly logger = new Logger('RedisBroker');
   private readonly commands: RedisClient;
-  private readonly subscriptions: RedisSubscriptions;
+  private readonly link: RedisLink;
   private readonly lives: RedisLives;
   private readonly publisher: RedisPublisher;
   /** The channel behind each bus that is listened to. */
   private readonly channels = new Map<string, { channel: string; partition: number }>();
-  private readonly probeBus: string;
   private sink: BrokerSink | null = null;
-  private probe: NodeJS.Timeout | null = null;
   private sweepTimer: NodeJS.Timeout | null = null;
   /** By partition, the life, fence and number that were found at the last sweep. */
   private readonly swept = new Map<number, string | null>();
-  private probedAtMs = -Infinity;
-  private recovered = false;
-  /** Connections lost so far: a recovery that was overtaken by a loss is none. */
-  private losses = 0;
-  private recovering = false;
   private stopped = false;
 
   constructor(
@@ -91,12 +76,12 @@ export class RedisBroker extends Broker {
   ) {
     super();
     this.commands = clients.commands;
-    this.probeBus = keys.instance(options.instance);
-    this.subscriptions = new RedisSubscriptions(
-      clients,
-      (bus, message) => this.onMessage(bus, message),
-      (bus) => this.channels.delete(bus),
-    );
+    this.link = new RedisLink(clients, keys, options.instance, telemetry, {
+      onMessage: (bus, message) => this.onMessage(bus, message),
+      onGone: (bus) => this.channels.delete(bus),
+      prepare: () => this.prepare(),
+      onUp: () => this.compareHeads(),
+    });
     this.lives = new RedisLives(clients, this.commands, keys, options.instance);
     const replication = options.replicated ? new RedisReplication(clients, keys) : null;
     this.publisher = new RedisPublisher(
@@ -106,29 +91,15 @@ export class RedisBroker extends Broker {
       rules,
       options,
       ({ partition, epoch, seq }) => this.lives.note(partition, epoch, seq),
-      () => this.recover(),
+      () => this.link.recover(),
       replication === null ? null : () => replication.confirm(),
     );
   }
 
   start(sink: BrokerSink): void {
     this.sink = sink;
-    for (const [role, client] of [
-      ['commands', this.commands],
-      ['subscriber', this.subscriptions.client],
-    ] as const) {
-      client.on('ready', () => {
-        this.telemetry.redisReconnected(role);
-        this.recover();
-      });
-      client.on('close', () => {
-        this.recovered = false;
-        this.losses += 1;
-      });
-    }
-    this.probe = setInterval(() => this.sendProbe(), PROBE_MS);
+    this.link.start();
     this.scheduleSweep();
-    this.recover();
   }
 
   isDurable(channel: string): boolean {
@@ -136,18 +107,17 @@ export class RedisBroker extends Broker {
   }
 
   publish(publication: Publication): Promise<Published> {
-    return this.recovered ? this.publisher.publish(publication) : Promise.reject(new BrokerUnavailable());
+    return this.link.isUp ? this.publisher.publish(publication) : Promise.reject(new BrokerUnavailable());
   }
 
   async subscribe(channel: string): Promise<void> {
-    if (!this.recovered) throw new BrokerUnavailable();
     const bus = this.keys.bus(channel);
     this.channels.set(bus, { channel, partition: partitionOf(channel) });
-    await this.subscriptions.add(bus);
+    await this.link.subscribe(bus);
   }
 
   unsubscribe(channel: string): void {
-    this.subscriptions.release(this.keys.bus(channel));
+    this.link.release(this.keys.bus(channel));
   }
 
   async head(channel: string): Promise<Position> {
@@ -182,56 +152,30 @@ export class RedisBroker extends Broker {
     const args = [id ?? '', limits.events, limits.bytes, historySize, historyTtlMs];
     const [epoch = '', more, ...rows] = await this.readLog(beforeScript, channel, args);
     if (epoch === 'FENCED') {
-      this.recover();
+      this.link.recover();
       throw new BrokerUnavailable();
     }
     return { events: readEvents(channel, epoch, rows), more: more === '1', epoch };
   }
 
   health(): BrokerHealth {
-    if (!this.recovered) return { up: false, reason: 'Redis is away' };
-    if (performance.now() - this.probedAtMs > PROBE_STALE_MS)
-      return { up: false, reason: 'no probe came back through the subscription' };
-    return { up: true };
+    return this.link.health();
   }
 
   async stop(): Promise<void> {
     this.stopped = true;
-    if (this.probe !== null) clearInterval(this.probe);
     if (this.sweepTimer !== null) clearTimeout(this.sweepTimer);
-    this.subscriptions.stop();
-    await Promise.resolve();
+    this.link.stop();
   }
 
-  /** Brings everything back after a connection was lost, or a publication was fenced; tries until it is done. */
-  private recover(): void {
-    if (this.recovering || this.stopped) return;
-    if (this.commands.status !== 'ready' || !this.subscriptions.isReady) return;
-    this.recovering = true;
-    this.recoverOnce().then(
-      () => {
-        this.recovering = false;
-      },
-      (error: unknown) => {
-        this.recovering = false;
-        this.logger.warn(`not recovered yet: ${error instanceof Error ? error.message : String(error)}`);
-        setTimeout(() => this.recover(), RECOVER_AGAIN_MS).unref();
-      },
-    );
-  }
-
-  private async recoverOnce(): Promise<void> {
-    const { losses } = this;
+  /** Between subscribing and publishing: the scripts are there, and nothing is numbered twice. */
+  private async prepare(): Promise<void> {
     await this.clients.loadScripts(this.commands, SCRIPTS);
-    const own = [this.keys.control, this.probeBus];
-    if (this.options.announceUsers) for (let p = 0; p < PARTITIONS; p += 1) own.push(this.keys.notices(p));
-    await Promise.all(own.map((bus) => this.subscriptions.add(bus)));
-    await this.subscriptions.restore();
+    if (this.options.announceUsers) {
+      const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+      await this.link.subscribeOwn(partitions.map((partition) => this.keys.notices(partition)));
+    }
     await this.lives.restore();
-    if (losses !== this.losses) throw new BrokerUnavailable();
-    this.recovered = true;
-    this.sendProbe();
-    await this.compareHeads();
   }
 
   private async readLog(
@@ -265,7 +209,7 @@ export class RedisBroker extends Broker {
    * read for each partition, however many channels and users there are.
    */
   private async sweep(): Promise<void> {
-    if (!this.recovered) return;
+    if (!this.link.isUp) return;
     const partitions = new Set([...this.channels.values()].map(({ partition }) => partition));
     for (const partition of this.swept.keys()) if (!partitions.has(partition)) this.swept.delete(partition);
     const changed = new Set<number>();
@@ -320,7 +264,7 @@ export class RedisBroker extends Broker {
 
   private readHead(answer: string): Position | null {
     if (answer === 'FENCED') {
-      this.recover();
+      this.link.recover();
       return null;
     }
     const [id, epoch] = answer.split(' ');
@@ -344,10 +288,8 @@ export class RedisBroker extends Broker {
   }
 
   private onOwnMessage(bus: string, message: Buffer): void {
-    if (bus === this.probeBus) {
-      const text = message.toString('utf8');
-      if (text === 'probe') this.probedAtMs = performance.now();
-      else this.lives.collect(text);
+    if (bus === this.keys.instance(this.options.instance)) {
+      this.lives.collect(message.toString('utf8'));
     } else if (bus === this.keys.control) {
       this.onControlMessage(message.toString('utf8'));
     } else if (bus.endsWith(':notices')) {
@@ -360,7 +302,7 @@ export class RedisBroker extends Broker {
   private onControlMessage(message: string): void {
     if (message === 'settled') {
       // New lives may have begun: whoever is in a channel of theirs has to be told, not only those who hear its next event.
-      if (this.recovered)
+      if (this.link.isUp)
         this.compareHeads().catch((error: unknown) =>
           this.logger.warn(`heads were not compared: ${String(error)}`),
         );
@@ -369,20 +311,6 @@ export class RedisBroker extends Broker {
     this.lives.answer(message).catch((error: unknown) => {
       this.logger.warn(`an answer about the numbering was not sent: ${String(error)}`);
     });
-  }
-
-  private sendProbe(): void {
-    if (!this.recovered) return;
-    if (performance.now() - this.probedAtMs > PROBE_STALE_MS && this.probedAtMs !== -Infinity) {
-      this.telemetry.probeMissed();
-      this.probedAtMs = -Infinity;
-      this.subscriptions.rebuild();
-      return;
-    }
-    const sent = this.clients.sharded
-      ? this.commands.spublish(this.probeBus, 'probe')
-      : this.commands.publish(this.probeBus, 'probe');
-    sent.catch((error: unknown) => this.logger.warn(`a probe was not sent: ${String(error)}`));
   }
 }
 

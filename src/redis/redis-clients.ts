@@ -11,6 +11,8 @@ export type RedisRole = 'commands' | 'subscriber' | 'presence' | 'replication';
 /** A command that is not answered within this is given up; its effect is then unknown. */
 const COMMAND_TIMEOUT_MS = 1_500;
 const CONNECT_TIMEOUT_MS = 2_000;
+/** How often the owners of the slots are asked for, beside after every refused redirection. */
+const SLOTS_REFRESH_MS = 2_000;
 const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 1_000;
 /** Repeated connection errors of one outage are logged once. */
@@ -29,7 +31,7 @@ export class RedisClients {
   /** For publishing and reading. */
   readonly commands: RedisClient;
   private readonly logger = new Logger('Redis');
-  private readonly open: RedisClient[] = [];
+  private readonly open = new Set<RedisClient>();
 
   constructor(private readonly settings: Settings) {
     this.sharded = settings.REDIS_CLUSTER_NODES !== undefined;
@@ -39,7 +41,18 @@ export class RedisClients {
 
   /** A new connection, which goes on trying for as long as it takes. */
   connect(role: RedisRole): RedisClient {
-    const client = this.create(role);
+    return this.watch(role, this.create(role));
+  }
+
+  /** A connection for subscriptions; in a cluster to one of its nodes, `host:port`. */
+  connectSubscriber(node?: string): Redis {
+    const options = this.options('subscriber');
+    const client =
+      node === undefined ? this.createSingle(options) : new Redis({ ...options, ...hostPort(node) });
+    return this.watch('subscriber', client);
+  }
+
+  private watch<Client extends RedisClient>(role: RedisRole, client: Client): Client {
     let loggedAtMs = -Infinity;
     client.on('error', (error: Error) => {
       if (performance.now() - loggedAtMs < LOG_AGAIN_AFTER_MS) return;
@@ -50,7 +63,8 @@ export class RedisClients {
       loggedAtMs = -Infinity;
       this.logger.log(`${role} connection is ready`);
     });
-    this.open.push(client);
+    client.on('end', () => this.open.delete(client));
+    this.open.add(client);
     return client;
   }
 
@@ -66,6 +80,7 @@ export class RedisClients {
     } catch (error) {
       // A primary that has just been promoted, or somebody's SCRIPT FLUSH. It was not run; whoever asks again finds it.
       if (error instanceof Error && error.message.startsWith('NOSCRIPT')) await this.reload(client, script);
+      if (client instanceof Cluster) client.refreshSlotsCache();
       throw new BrokerUnavailable(error);
     }
   }
@@ -91,8 +106,35 @@ export class RedisClients {
   }
 
   private create(role: RedisRole): RedisClient {
-    const { REDIS_URL, REDIS_CLUSTER_NODES, REDIS_SENTINELS, REDIS_SENTINEL_NAME } = this.settings;
-    const options: RedisOptions = {
+    const options = this.options(role);
+    const { REDIS_CLUSTER_NODES } = this.settings;
+    if (REDIS_CLUSTER_NODES === undefined) return this.createSingle(options);
+    const cluster: ClusterOptions = {
+      enableOfflineQueue: false,
+      // A command that was sent elsewhere and sent again would overtake later ones: its caller repeats it.
+      maxRedirections: 0,
+      retryDelayOnFailover: 0,
+      slotsRefreshInterval: SLOTS_REFRESH_MS,
+      clusterRetryStrategy: backoffMs,
+      redisOptions: options,
+    };
+    return new Cluster(REDIS_CLUSTER_NODES.map(hostPort), cluster);
+  }
+
+  private createSingle(options: RedisOptions): Redis {
+    const { REDIS_URL, REDIS_SENTINELS, REDIS_SENTINEL_NAME } = this.settings;
+    if (REDIS_SENTINELS === undefined) return new Redis(REDIS_URL ?? '', options);
+    return new Redis({
+      ...options,
+      sentinels: REDIS_SENTINELS.map(hostPort),
+      name: REDIS_SENTINEL_NAME,
+      failoverDetector: true,
+      sentinelRetryStrategy: backoffMs,
+    });
+  }
+
+  private options(role: RedisRole): RedisOptions {
+    return {
       connectionName: `${this.settings.REDIS_PREFIX}-${role}`,
       enableOfflineQueue: false,
       maxRetriesPerRequest: 1,
@@ -102,26 +144,6 @@ export class RedisClients {
       connectTimeout: CONNECT_TIMEOUT_MS,
       retryStrategy: backoffMs,
     };
-    if (REDIS_CLUSTER_NODES !== undefined) {
-      const cluster: ClusterOptions = {
-        enableOfflineQueue: false,
-        shardedSubscribers: true,
-        retryDelayOnFailover: 0,
-        clusterRetryStrategy: backoffMs,
-        redisOptions: options,
-      };
-      return new Cluster(REDIS_CLUSTER_NODES.map(hostPort), cluster);
-    }
-    if (REDIS_SENTINELS !== undefined) {
-      return new Redis({
-        ...options,
-        sentinels: REDIS_SENTINELS.map(hostPort),
-        name: REDIS_SENTINEL_NAME,
-        failoverDetector: true,
-        sentinelRetryStrategy: backoffMs,
-      });
-    }
-    return new Redis(REDIS_URL ?? '', options);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Channels are spread over this many partitions, for ever: the number is part of every key. */
 export const PARTITIONS = 256;
+const CLUSTER_SLOTS = 16_384;
 
 /** What may stand in a key as it is; everything else of a user id is percent-encoded. */
 const UNSAFE_IN_KEY = /[^A-Za-z0-9._@-]/gu;
@@ -43,9 +44,14 @@ export class RedisKeys {
     return `${this.tag(partition)}:notices`;
   }
 
-  /** The bus of one instance: probes and answers come here. */
+  /** The bus of one instance: answers to its questions come here. */
   instance(instance: string): string {
     return `${this.prefix}:instance:${instance}`;
+  }
+
+  /** A bus on which an instance hears itself, in a partition of its choice. */
+  probe(partition: number, instance: string): string {
+    return `${this.tag(partition)}:probe:${instance}`;
   }
 
   reaped(lease: string): string {
@@ -55,6 +61,14 @@ export class RedisKeys {
 
 export function partitionOf(channel: string): number {
   return crc16(Buffer.from(channel, 'utf8')) % PARTITIONS;
+}
+
+/** The slot of a key or bus in a Redis Cluster: of what stands in its first braces, else of all of it. */
+export function slotOf(key: string): number {
+  const open = key.indexOf('{');
+  const close = key.indexOf('}', open + 1);
+  const tagged = open !== -1 && close > open + 1 ? key.slice(open + 1, close) : key;
+  return crc16(Buffer.from(tagged, 'utf8')) % CLUSTER_SLOTS;
 }
 
 /** Room names are safe as they are; a user id must not reach another key. */

@@ -1,5 +1,6 @@
-import type { RedisClients } from './redis-clients.js';
 import { BrokerUnavailable } from '../core/broker.js';
+import type { RedisClients } from './redis-clients.js';
+import type { RedisLines } from './redis-lines.js';
 
 /** Names in one SUBSCRIBE. */
 const BATCH = 512;
@@ -8,19 +9,17 @@ const LINGER_MS = 2_000;
 const LINGER_SWEEP_MS = 1_000;
 
 interface Subscription {
-  state: 'wanted' | 'live';
-  /** Settle when it becomes live or the connection is lost. */
+  /** The line it is live on; null: wanted, and asked for when there is a line again. */
+  line: string | null;
+  /** Settle when it becomes live or the line is lost. */
   waiting: { resolve: () => void; reject: (error: Error) => void }[];
 }
 
-export type BusListener = (bus: string, message: Buffer) => void;
-
 /**
- * The buses this instance listens to, over one connection: asked for in batches, taken up again by {@link restore}
- * after the connection was lost, released after a while.
+ * The buses this instance listens to: asked for in batches, taken up again by {@link restore} after a line was lost or
+ * led elsewhere, released after a while.
  */
 export class RedisSubscriptions {
-  readonly client;
   private readonly buses = new Map<string, Subscription>();
   private readonly released = new Map<string, number>();
   private asking: string[] = [];
@@ -28,39 +27,27 @@ export class RedisSubscriptions {
 
   constructor(
     private readonly clients: RedisClients,
-    private readonly onMessage: BusListener,
+    private readonly lines: RedisLines,
     /** The bus is not listened to any more. */
     private readonly onGone: (bus: string) => void,
   ) {
-    this.client = clients.connect('subscriber');
-    this.client.on(clients.sharded ? 'smessageBuffer' : 'messageBuffer', (bus: Buffer, message: Buffer) =>
-      this.onMessage(bus.toString('latin1'), message),
-    );
-    this.client.on('close', () => this.lose());
     this.sweep = setInterval(() => this.releaseDue(), LINGER_SWEEP_MS);
   }
 
-  get count(): number {
-    return this.buses.size;
-  }
-
-  get isReady(): boolean {
-    return this.client.status === 'ready';
-  }
-
-  /** Resolves once the bus is live. Rejects with `BrokerUnavailable` when the connection is away. */
+  /** Resolves once the bus is live. Rejects with `BrokerUnavailable` when its line is away. */
   add(bus: string): Promise<void> {
     this.released.delete(bus);
     let subscription = this.buses.get(bus);
-    if (subscription?.state === 'live') return Promise.resolve();
-    if (!this.isReady) return Promise.reject(new BrokerUnavailable());
+    if (subscription !== undefined && subscription.line !== null) return Promise.resolve();
+    if (!this.lines.isReady) return Promise.reject(new BrokerUnavailable());
     if (subscription === undefined) {
-      subscription = { state: 'wanted', waiting: [] };
+      subscription = { line: null, waiting: [] };
       this.buses.set(bus, subscription);
-      if (this.asking.push(bus) === 1) setImmediate(() => this.ask());
     }
     const { waiting } = subscription;
-    return new Promise((resolve, reject) => waiting.push({ resolve, reject }));
+    const added = new Promise<void>((resolve, reject) => waiting.push({ resolve, reject }));
+    if (waiting.length === 1 && this.asking.push(bus) === 1) setImmediate(() => this.ask());
+    return added;
   }
 
   /** Keeps the bus for a while, then unsubscribes. */
@@ -68,19 +55,33 @@ export class RedisSubscriptions {
     if (this.buses.has(bus)) this.released.set(bus, performance.now() + LINGER_MS);
   }
 
-  /** Subscribes again to everything that is wanted, on a new connection. */
+  /** Subscribes to everything that is wanted and not live on the line it now belongs to. */
   async restore(): Promise<void> {
-    await this.subscribe([...this.buses.keys()]);
+    const wanted = [...this.buses].filter(
+      ([bus, { line }]) => line === null || line !== this.lines.lineOf(bus),
+    );
+    await this.subscribe(wanted.map(([bus]) => bus));
   }
 
-  /** Cuts the connection; it comes back by itself. */
-  rebuild(): void {
-    this.client.disconnect(true);
+  /** A line is gone: what was live on it is wanted again, and who waits has failed. */
+  lose(line: string): void {
+    const failure = new BrokerUnavailable();
+    for (const [bus, subscription] of this.buses) {
+      if (subscription.line === line) subscription.line = null;
+      else if (
+        subscription.line === null &&
+        subscription.waiting.length > 0 &&
+        this.lines.lineOf(bus) === line
+      ) {
+        this.fail(bus, failure);
+      }
+    }
   }
 
   stop(): void {
     clearInterval(this.sweep);
-    this.lose();
+    const failure = new BrokerUnavailable();
+    for (const bus of this.buses.keys()) this.fail(bus, failure);
   }
 
   private ask(): void {
@@ -93,68 +94,70 @@ export class RedisSubscriptions {
   }
 
   private async subscribe(buses: readonly string[]): Promise<void> {
-    const { client } = this;
-    if (this.clients.sharded) {
-      await Promise.all(
-        buses.map(async (bus) => {
-          await client.ssubscribe(bus);
-          this.succeed([bus]);
-        }),
-      );
-      return;
+    const byLine = new Map<string, string[]>();
+    for (const bus of buses) {
+      const line = this.lines.lineOf(bus);
+      if (line === null) throw new BrokerUnavailable('no owner of the slot');
+      const group = byLine.get(line);
+      if (group === undefined) byLine.set(line, [bus]);
+      else group.push(bus);
     }
+    await Promise.all([...byLine].map(([line, group]) => this.subscribeOn(line, group)));
+  }
+
+  private async subscribeOn(line: string, buses: readonly string[]): Promise<void> {
+    const client = this.lines.get(line);
+    if (client === undefined) throw new BrokerUnavailable('no line');
+    // Sharded, one call holds buses of one slot only.
+    const size = this.clients.sharded ? 1 : BATCH;
     const batches: string[][] = [];
-    for (let start = 0; start < buses.length; start += BATCH) batches.push(buses.slice(start, start + BATCH));
+    for (let start = 0; start < buses.length; start += size) batches.push(buses.slice(start, start + size));
     await Promise.all(
       batches.map(async (batch) => {
-        await client.subscribe(...batch);
-        this.succeed(batch);
+        await (this.clients.sharded ? client.ssubscribe(...batch) : client.subscribe(...batch));
+        this.succeed(line, batch);
       }),
     );
   }
 
-  private succeed(buses: readonly string[]): void {
+  private succeed(line: string, buses: readonly string[]): void {
     for (const bus of buses) {
       const subscription = this.buses.get(bus);
       if (subscription === undefined) continue;
-      subscription.state = 'live';
+      subscription.line = line;
       for (const waiter of subscription.waiting.splice(0)) waiter.resolve();
     }
   }
 
   private fail(bus: string, failure: Error): void {
     const subscription = this.buses.get(bus);
-    if (subscription === undefined || subscription.state === 'live') return;
-    const { waiting } = subscription;
+    if (subscription === undefined || subscription.waiting.length === 0) return;
     this.buses.delete(bus);
     this.onGone(bus);
-    for (const waiter of waiting) waiter.reject(failure);
-  }
-
-  /** The connection is gone: live subscriptions are wanted again, those that somebody waits for have failed. */
-  private lose(): void {
-    const failure = new BrokerUnavailable();
-    for (const [bus, subscription] of this.buses) {
-      if (subscription.state === 'wanted' && subscription.waiting.length > 0) this.fail(bus, failure);
-      else subscription.state = 'wanted';
-    }
+    for (const waiter of subscription.waiting.splice(0)) waiter.reject(failure);
   }
 
   private releaseDue(): void {
     const nowMs = performance.now();
-    const due: string[] = [];
-    for (const [bus, dueMs] of this.released) if (dueMs <= nowMs) due.push(bus);
-    if (due.length === 0) return;
-    for (const bus of due) {
+    const byLine = new Map<string, string[]>();
+    for (const [bus, dueMs] of this.released) {
+      if (dueMs > nowMs) continue;
+      const line = this.buses.get(bus)?.line ?? null;
       this.released.delete(bus);
       this.buses.delete(bus);
       this.onGone(bus);
+      if (line !== null) byLine.set(line, [...(byLine.get(line) ?? []), bus]);
     }
-    if (!this.isReady) return;
+    for (const [line, buses] of byLine) this.unsubscribe(line, buses);
+  }
+
+  private unsubscribe(line: string, buses: readonly string[]): void {
+    const client = this.lines.get(line);
+    if (client?.status !== 'ready') return;
     const done = this.clients.sharded
-      ? Promise.all(due.map((bus) => this.client.sunsubscribe(bus)))
-      : this.client.unsubscribe(...due);
-    // A connection that breaks now has no subscriptions left anyway.
-    done.catch(() => this.rebuild());
+      ? Promise.all(buses.map((bus) => client.sunsubscribe(bus)))
+      : client.unsubscribe(...buses);
+    // What can't be unsubscribed must not stay subscribed: a new line starts with nothing.
+    done.catch(() => this.lines.rebuild(line));
   }
 }

@@ -1,8 +1,10 @@
 import type { DynamicModule } from '@nestjs/common';
 import { Module } from '@nestjs/common';
+import { ApiModule } from './api/api.module.js';
 import { BrokerModule } from './broker/broker.module.js';
 import type { Settings } from './config/settings.js';
 import { SettingsModule } from './config/settings.module.js';
+import { ControlModule } from './control/control.module.js';
 import { GatewayModule } from './gateway/gateway.module.js';
 import { HealthModule } from './health/health.module.js';
 import { HttpModule } from './http/http.module.js';
@@ -18,6 +20,8 @@ export class AppModule {
         MetricsModule,
         BrokerModule.of(settings),
         GatewayModule,
+        ControlModule,
+        ApiModule,
         HealthModule,
         HttpModule,
       ],

@@ -1,3 +1,4 @@
+import { BadRequestException } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
@@ -8,6 +9,7 @@ import type { Environment } from './config/settings.js';
 import { readSettings, Settings } from './config/settings.js';
 import { ConnectionsService } from './connections/connections.service.js';
 import { GatewayAdapter } from './gateway/gateway.adapter.js';
+import { isTooDeep, parseJson } from './gateway/message-parser.js';
 import { Listeners } from './http/listeners.js';
 import { MetricsService } from './metrics/metrics.service.js';
 
@@ -15,6 +17,8 @@ import { MetricsService } from './metrics/metrics.service.js';
 const HEADERS_TIMEOUT_MS = 8_000;
 const HEADERS_CHECK_MS = 1_000;
 const MAX_HEADER_BYTES = 8_192;
+/** A batch of publications. */
+const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /** The application of an environment, wired and not listening yet. Throws `SettingsError`. Shared by main.ts and the tests. */
 export async function createApplication(environment: Environment): Promise<NestFastifyApplication> {
@@ -30,6 +34,7 @@ export async function createApplication(environment: Environment): Promise<NestF
     new FastifyAdapter({ http, routerOptions: { ignoreTrailingSlash: false }, forceCloseConnections: true }),
     { bufferLogs: true, abortOnError: false },
   );
+  app.useBodyParser('application/json', { bodyLimit: MAX_BODY_BYTES }, readBody);
   app.useLogger(new PinoLogger(settings, app.get(Instance).name));
   app.useWebSocketAdapter(new GatewayAdapter(app));
   const { hub } = app.get(ConnectionsService);
@@ -62,4 +67,20 @@ export async function listenAll(app: NestFastifyApplication): Promise<Addresses>
 /** Listens and answers the public address alone. */
 export async function listen(app: NestFastifyApplication): Promise<string> {
   return (await listenAll(app)).url;
+}
+
+/** A JSON body, by the same rules as a message: not too deep, no key of it means anything. An empty one is none. */
+function readBody(
+  _request: unknown,
+  body: Buffer,
+  done: (error: Error | null, value?: unknown) => void,
+): void {
+  const text = body.toString('utf8');
+  if (text === '') {
+    done(null, undefined);
+    return;
+  }
+  const value = isTooDeep(text) ? undefined : parseJson(text);
+  if (value === undefined) done(new BadRequestException('The body is not valid JSON, or nests too deeply.'));
+  else done(null, value);
 }

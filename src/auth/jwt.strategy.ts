@@ -1,11 +1,14 @@
 import type { KeyObject } from 'node:crypto';
 import { createPublicKey, createSecretKey } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
+import type { Algorithm } from 'jsonwebtoken';
 import { Strategy } from 'passport-jwt';
-import { algorithmsOf, Settings } from '../config/settings.js';
+import { algorithmsOf, ASYMMETRIC_ALGORITHMS, Settings } from '../config/settings.js';
 import type { Identity } from '../core/identity.js';
 import { isUserId } from '../protocol/names.js';
-import { RoomRights } from './room-rights.js';
+import { JwksKeys } from './jwks-keys.js';
+import { RevocationsService } from './revocations.service.js';
+import { RightsService } from './rights.service.js';
 
 /** Longer tokens are refused unread. */
 const MAX_TOKEN_LENGTH = 4_096;
@@ -30,31 +33,40 @@ interface TokenAttempt {
 @Injectable()
 export class JwtStrategy {
   private readonly strategy: Strategy | null;
+  private readonly issuerKeys: JwksKeys | null;
 
-  constructor(private readonly settings: Settings) {
+  constructor(
+    private readonly settings: Settings,
+    private readonly revocations: RevocationsService,
+    private readonly rights: RightsService,
+  ) {
+    const { JWT_JWKS_URI } = settings;
+    this.issuerKeys = JWT_JWKS_URI === undefined ? null : new JwksKeys(JWT_JWKS_URI);
+    this.issuerKeys?.read();
     const key = keyOf(settings);
-    this.strategy = key === null ? null : this.strategyFor(key);
+    this.strategy = key === null && this.issuerKeys === null ? null : this.strategyFor(key);
+  }
+
+  /** False while the issuer's keys were never read: no token can be verified yet. */
+  get isReady(): boolean {
+    return this.issuerKeys?.isReady ?? true;
   }
 
   /** Who the token says it is; null for any token that is not valid, whatever the reason. */
   async identify(token: string): Promise<Identity | null> {
     if (this.strategy === null || token.length > MAX_TOKEN_LENGTH || hasCriticalHeader(token)) return null;
     const claims = await this.verify(this.strategy, token);
-    return claims === null ? null : this.identityOf(claims);
+    const identity = claims === null ? null : this.identityOf(claims);
+    return identity === null || this.revocations.isRevoked(identity) ? null : identity;
   }
 
-  private strategyFor(key: KeyObject): Strategy {
-    const { JWT_ALGORITHMS, JWT_PUBLIC_KEY, JWT_ISSUER, JWT_AUDIENCE, JWT_CLOCK_TOLERANCE_S } = this.settings;
-    const algorithms =
-      JWT_ALGORITHMS ??
-      (JWT_PUBLIC_KEY === undefined ? ['HS256' as const] : algorithmsOf(JWT_PUBLIC_KEY).slice(0, 1));
+  private strategyFor(key: KeyObject | null): Strategy {
+    const { JWT_ALGORITHMS, JWT_ISSUER, JWT_AUDIENCE, JWT_CLOCK_TOLERANCE_S } = this.settings;
+    const algorithms = JWT_ALGORITHMS ?? defaultAlgorithms(this.settings);
     return new Strategy(
       {
         jwtFromRequest: (request: unknown) => (isTokenRequest(request) ? request.token : null),
-        secretOrKeyProvider: (_request, _token, done) => {
-          // The types know strings and buffers only; jsonwebtoken takes key objects.
-          done(null, key as unknown as Buffer);
-        },
+        secretOrKeyProvider: (_request, token, done) => void this.provideKey(key, token, done),
         algorithms,
         ...(JWT_ISSUER === undefined ? {} : { issuer: JWT_ISSUER }),
         ...(JWT_AUDIENCE === undefined ? {} : { audience: JWT_AUDIENCE }),
@@ -62,6 +74,21 @@ export class JwtStrategy {
       },
       (claims: unknown, done: (error: null, claims: unknown) => void) => done(null, claims),
     );
+  }
+
+  private async provideKey(
+    key: KeyObject | null,
+    token: unknown,
+    done: (error: Error | null, key?: Buffer) => void,
+  ): Promise<void> {
+    const found = key ?? (await this.issuerKeys?.find(keyIdOf(token))) ?? null;
+    try {
+      if (found === null) done(new Error('no such key'));
+      else done(null, forLibrary(found));
+    } catch (error) {
+      // jsonwebtoken looks into the payload before it knows that there is one: `null` is JSON too.
+      done(error instanceof Error ? error : new Error('unreadable token'));
+    }
   }
 
   /** Runs the strategy as passport does: on an object of its own that gets the outcome. */
@@ -76,14 +103,18 @@ export class JwtStrategy {
   }
 
   private identityOf(claims: object): Identity | null {
-    const { sub, name, exp } = claims as { sub?: unknown; name?: unknown; exp?: unknown };
-    const { ANONYMOUS_PREFIX, JWT_REQUIRE_EXP, JWT_CLOCK_TOLERANCE_S, ROOM_POLICY } = this.settings;
+    const { sub, name, exp, jti, iat }: Record<string, unknown> = { ...claims };
+    const { ANONYMOUS_PREFIX, JWT_REQUIRE_EXP, JWT_CLOCK_TOLERANCE_S } = this.settings;
     if (!isUserId(sub) || (ANONYMOUS_PREFIX !== '' && sub.startsWith(ANONYMOUS_PREFIX))) return null;
     if (typeof exp !== 'number' && (exp !== undefined || JWT_REQUIRE_EXP)) return null;
     return {
       userId: sub,
       ...(typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH ? { name } : {}),
-      rights: new RoomRights(claims, ROOM_POLICY),
+      rights: this.rights.of(sub, claims),
+      token: {
+        id: typeof jti === 'string' ? jti : undefined,
+        issuedAtS: typeof iat === 'number' ? iat : undefined,
+      },
       expiresAtMs: exp === undefined ? Infinity : (exp + JWT_CLOCK_TOLERANCE_S) * 1000,
     };
   }
@@ -96,14 +127,34 @@ function keyOf({ JWT_SECRET, JWT_PUBLIC_KEY }: Settings): KeyObject | null {
 
 /** `crit` names extensions that must be understood (RFC 7515 section 4.1.11); none is. Unreadable headers are refused too. */
 function hasCriticalHeader(token: string): boolean {
+  const header = headerOf(token);
+  return header === null || Object.hasOwn(header, 'crit');
+}
+
+/** The types know strings and buffers only; jsonwebtoken takes key objects. */
+function forLibrary(key: KeyObject): Buffer {
+  return key as unknown as Buffer;
+}
+
+function defaultAlgorithms({ JWT_PUBLIC_KEY, JWT_JWKS_URI }: Settings): Algorithm[] {
+  if (JWT_PUBLIC_KEY !== undefined) return algorithmsOf(JWT_PUBLIC_KEY).slice(0, 1);
+  return JWT_JWKS_URI === undefined ? ['HS256'] : ASYMMETRIC_ALGORITHMS;
+}
+
+function keyIdOf(token: unknown): string | undefined {
+  const header = typeof token === 'string' ? headerOf(token) : null;
+  return header !== null && typeof header.kid === 'string' ? header.kid : undefined;
+}
+
+function headerOf(token: string): Record<string, unknown> | null {
   try {
     const header: unknown = JSON.parse(
       Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString('utf8'),
     );
-    return typeof header !== 'object' || header === null || Object.hasOwn(header, 'crit');
+    return typeof header === 'object' && header !== null ? { ...header } : null;
   } catch {
     // What is not JSON is no header, and the token is refused for it.
-    return true;
+    return null;
   }
 }
 

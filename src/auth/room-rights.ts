@@ -3,9 +3,6 @@ import { BROADCAST, compilePattern } from '../protocol/names.js';
 
 type Matcher = (name: string) => boolean;
 
-/** What no claim says: `open` allows, `closed` refuses. */
-export type RoomPolicy = 'open' | 'closed';
-
 const NOTHING: Matcher = () => false;
 
 /** Patterns from a claim; a claim that is there and makes no sense grants nothing. */
@@ -24,16 +21,18 @@ function own(claims: object, name: string): unknown {
 
 /**
  * The rights in a token: `rooms: {join, publish, presence, history}` with patterns of room names, `direct` with patterns
- * of user ids, `broadcast`. Where it says nothing, the policy decides.
+ * of user ids, `broadcast`. Where it says nothing, the backend or the policy decides.
  */
 export class RoomRights implements Rights {
   private readonly rooms: Partial<Record<Action, Matcher>> = {};
   private readonly direct: Matcher | undefined;
   private readonly broadcast: boolean | undefined;
-  private readonly otherwise: boolean;
 
-  constructor(claims: object, policy: RoomPolicy) {
-    this.otherwise = policy === 'open';
+  /** `otherwise` decides what no claim says. */
+  constructor(
+    claims: object,
+    private readonly otherwise: Rights['allows'],
+  ) {
     const rooms = own(claims, 'rooms');
     for (const action of ['join', 'publish', 'presence', 'history'] as const) {
       const matcher =
@@ -49,9 +48,13 @@ export class RoomRights implements Rights {
     this.broadcast = broadcast === undefined ? undefined : broadcast === true;
   }
 
-  allows(action: Action, channel: string): boolean {
-    if (channel === BROADCAST) return this.broadcast ?? this.otherwise;
-    if (channel.startsWith('user:')) return this.direct?.(channel.slice(5)) ?? this.otherwise;
-    return this.rooms[action]?.(channel.slice(5)) ?? this.otherwise;
+  allows(action: Action, channel: string): boolean | Promise<boolean> {
+    return this.claimed(action, channel) ?? this.otherwise(action, channel);
+  }
+
+  private claimed(action: Action, channel: string): boolean | undefined {
+    if (channel === BROADCAST) return this.broadcast;
+    if (channel.startsWith('user:')) return this.direct?.(channel.slice(5));
+    return this.rooms[action]?.(channel.slice(5));
   }
 }

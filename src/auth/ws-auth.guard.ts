@@ -3,7 +3,6 @@ import { Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { Connection } from '../core/connection.js';
 import type { Action } from '../core/identity.js';
-import { ProtocolError } from '../protocol/errors.js';
 import { BROADCAST, isRoomName, isUserId, roomChannel, userChannel } from '../protocol/names.js';
 
 export interface Requirement {
@@ -23,7 +22,7 @@ function room(message: Readonly<Record<string, unknown>>): string | null {
 export const channelOf = {
   room,
   roomOrBroadcast: (message: Readonly<Record<string, unknown>>): string | null =>
-    message.room === undefined || message.room === null ? BROADCAST : room(message),
+    message.room === undefined ? BROADCAST : room(message),
   target: (message: Readonly<Record<string, unknown>>): string | null =>
     isUserId(message.target_user) ? userChannel(message.target_user) : null,
   broadcast: (): string => BROADCAST,
@@ -34,14 +33,13 @@ export const channelOf = {
 export class WsAuthGuard implements CanActivate {
   constructor(private readonly reflector: Reflector) {}
 
-  canActivate(context: ExecutionContext): boolean {
+  canActivate(context: ExecutionContext): boolean | Promise<boolean> {
     const requirement = this.reflector.get(Requires, context.getHandler());
     if (requirement === undefined) return true;
     const ws = context.switchToWs();
     const channel = requirement.channel(ws.getData<Readonly<Record<string, unknown>>>());
     if (channel === null) return true;
     const { identity } = ws.getClient<Connection>();
-    if (!identity.rights.allows(requirement.action, channel)) throw new ProtocolError('forbidden');
-    return true;
+    return identity.rights.allows(requirement.action, channel);
   }
 }

@@ -33,7 +33,12 @@ export interface ApiKey {
 }
 
 const MAX_INTERVAL_MS = 2 ** 31 - 1;
+const MIN_SECRET_BYTES = 32;
 const API_SCOPES = ['publish', 'read', 'control'];
+const KEYS = ['JWT_SECRET', 'JWT_PUBLIC_KEY', 'JWT_JWKS_URI'] as const;
+const RSA_ALGORITHMS: Algorithm[] = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'];
+/** What an issuer's published keys may sign with; never a shared secret. */
+export const ASYMMETRIC_ALGORITHMS: Algorithm[] = [...RSA_ALGORITHMS, 'ES256', 'ES384', 'ES512'];
 const HMAC_ALGORITHMS: Algorithm[] = ['HS256', 'HS384', 'HS512'];
 const CURVES = new Map<string, Algorithm[]>([
   ['prime256v1', ['ES256']],
@@ -88,6 +93,10 @@ function isRedisUrl(value: unknown): boolean {
   return typeof value === 'string' && /^rediss?:\/\//.test(value) && URL.canParse(value);
 }
 
+function isHttpUrl(value: unknown): boolean {
+  return typeof value === 'string' && /^https?:\/\//.test(value) && URL.canParse(value);
+}
+
 function isOrigin(value: unknown): boolean {
   return typeof value === 'string' && URL.canParse(value) && new URL(value).origin === value;
 }
@@ -108,7 +117,7 @@ function isPublicKey(value: unknown): boolean {
 /** The algorithms a token may use with this PEM key, the usual one first. */
 export function algorithmsOf(pem: string): Algorithm[] {
   const key = createPublicKey(pem);
-  if (key.asymmetricKeyType === 'rsa') return ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512'];
+  if (key.asymmetricKeyType === 'rsa') return RSA_ALGORITHMS;
   return CURVES.get(key.asymmetricKeyDetails?.namedCurve ?? '') ?? [];
 }
 
@@ -154,7 +163,10 @@ export class Settings {
   @Check('must be a PEM public key (RSA or EC)', isPublicKey)
   readonly JWT_PUBLIC_KEY?: string;
 
-  @Setting(text) @IsOptional() @IsString() readonly JWT_JWKS_URI?: string;
+  @Setting(text)
+  @IsOptional()
+  @Check('must be an http:// or https:// URL', isHttpUrl)
+  readonly JWT_JWKS_URI?: string;
   @Setting(list) @IsOptional() @ArrayMaxSize(10) readonly JWT_ALGORITHMS?: Algorithm[];
   @Setting(text) @IsOptional() @IsString() readonly JWT_ISSUER?: string;
   @Setting(text) @IsOptional() @IsString() readonly JWT_AUDIENCE?: string;
@@ -181,8 +193,14 @@ export class Settings {
   readonly ALLOWED_ORIGINS?: string[];
 
   @Setting(text, 'open') @IsIn(['open', 'closed']) readonly ROOM_POLICY: 'open' | 'closed';
-  @Setting(text) @IsOptional() @IsString() readonly AUTHORIZE_URL?: string;
-  @Setting(text) @IsOptional() @IsString() readonly WEBHOOK_URL?: string;
+  @Setting(text)
+  @IsOptional()
+  @Check('must be an http:// or https:// URL', isHttpUrl)
+  readonly AUTHORIZE_URL?: string;
+  @Setting(text)
+  @IsOptional()
+  @Check('must be an http:// or https:// URL', isHttpUrl)
+  readonly WEBHOOK_URL?: string;
   @Setting(text) @IsOptional() @IsString() readonly WEBHOOK_SECRET?: string;
 
   @Setting(integer, 25_000) @IsInt() @Min(50) @Max(MAX_INTERVAL_MS) readonly HEARTBEAT_INTERVAL_MS: number;
@@ -257,72 +275,96 @@ function apiKeys(value: string): ApiKey[] | null {
   return keys;
 }
 
-/** What no single setting can say: settings that need or exclude each other. */
-function conflicts(settings: Settings): string[] {
+/** What no single setting can say: settings that need or exclude each other, of those that are right by themselves. */
+function conflicts(settings: Settings, isWrong: (name: string) => boolean): string[] {
   const faults: string[] = [];
-  const demand = (holds: boolean, fault: string): void => {
-    if (!holds) faults.push(fault);
+  const demand = (names: readonly (keyof Settings)[], holds: () => boolean, fault: string): void => {
+    if (!names.some(isWrong) && !holds()) faults.push(fault);
   };
-  const stores = [settings.REDIS_URL, settings.REDIS_CLUSTER_NODES, settings.REDIS_SENTINELS];
+  const stores = ['REDIS_URL', 'REDIS_CLUSTER_NODES', 'REDIS_SENTINELS'] as const;
   demand(
-    stores.filter((store) => store !== undefined).length <= 1,
+    stores,
+    () => stores.filter((name) => settings[name] !== undefined).length <= 1,
     'REDIS_URL, REDIS_CLUSTER_NODES and REDIS_SENTINELS exclude each other',
   );
   demand(
-    (settings.REDIS_SENTINELS === undefined) === (settings.REDIS_SENTINEL_NAME === undefined),
+    ['REDIS_SENTINELS', 'REDIS_SENTINEL_NAME'],
+    () => (settings.REDIS_SENTINELS === undefined) === (settings.REDIS_SENTINEL_NAME === undefined),
     'REDIS_SENTINELS and REDIS_SENTINEL_NAME need each other',
   );
   demand(
-    settings.DURABILITY === 'primary' || (settings.usesRedis && settings.REDIS_CLUSTER_NODES === undefined),
+    ['DURABILITY', ...stores],
+    () =>
+      settings.DURABILITY === 'primary' || (settings.usesRedis && settings.REDIS_CLUSTER_NODES === undefined),
     'DURABILITY=replicated needs REDIS_URL or REDIS_SENTINELS',
   );
   demand(
-    settings.INTERNAL_PORT === undefined ||
+    ['PORT', 'INTERNAL_PORT'],
+    () =>
+      settings.INTERNAL_PORT === undefined ||
       settings.INTERNAL_PORT === 0 ||
       settings.INTERNAL_PORT !== settings.PORT,
     'INTERNAL_PORT must not be PORT',
   );
   demand(
-    settings.WEBHOOK_URL === undefined || settings.WEBHOOK_SECRET !== undefined,
+    ['WEBHOOK_URL', 'WEBHOOK_SECRET'],
+    () => settings.WEBHOOK_URL === undefined || settings.WEBHOOK_SECRET !== undefined,
     'WEBHOOK_URL needs a WEBHOOK_SECRET',
   );
-  faults.push(...keyFaults(settings), ...productionFaults(settings), ...unsupported(settings));
-  return faults;
+  demand(
+    KEYS,
+    () => KEYS.filter((name) => settings[name] !== undefined).length <= 1,
+    'JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URI exclude each other',
+  );
+  const allowed = isWrong('JWT_PUBLIC_KEY') ? [] : allowedAlgorithms(settings);
+  demand(
+    ['JWT_ALGORITHMS', 'JWT_PUBLIC_KEY'],
+    () => settings.JWT_ALGORITHMS?.every((name) => allowed.includes(name)) ?? true,
+    `JWT_ALGORITHMS must be of ${allowed.join(', ')} with this key`,
+  );
+  if (settings.isProduction) demandInProduction(settings, demand);
+  return [...faults, ...unsupported(settings)];
 }
 
-function keyFaults(settings: Settings): string[] {
-  const { JWT_SECRET, JWT_PUBLIC_KEY, JWT_ALGORITHMS } = settings;
-  const faults: string[] = [];
-  if (JWT_SECRET !== undefined && JWT_PUBLIC_KEY !== undefined) {
-    faults.push('JWT_SECRET and JWT_PUBLIC_KEY exclude each other');
-  } else if (JWT_ALGORITHMS !== undefined) {
-    const allowed = JWT_PUBLIC_KEY === undefined ? HMAC_ALGORITHMS : algorithmsOf(JWT_PUBLIC_KEY);
-    if (JWT_ALGORITHMS.length === 0 || !JWT_ALGORITHMS.every((name) => allowed.includes(name))) {
-      faults.push(`JWT_ALGORITHMS must be of ${allowed.join(', ')} with this key`);
-    }
-  }
-  return faults;
+function allowedAlgorithms({ JWT_PUBLIC_KEY, JWT_JWKS_URI }: Settings): readonly Algorithm[] {
+  if (JWT_JWKS_URI !== undefined) return ASYMMETRIC_ALGORITHMS;
+  return JWT_PUBLIC_KEY === undefined ? HMAC_ALGORITHMS : algorithmsOf(JWT_PUBLIC_KEY);
 }
 
-function productionFaults(settings: Settings): string[] {
-  if (!settings.isProduction) return [];
-  const faults: string[] = [];
-  const key = settings.JWT_SECRET ?? settings.JWT_PUBLIC_KEY ?? settings.JWT_JWKS_URI;
-  if (settings.AUTH_MODE === 'none') {
-    if (!settings.ALLOW_INSECURE)
-      faults.push('AUTH_MODE must not be none in production (ALLOW_INSECURE=true allows it)');
-  } else if (key === undefined) {
-    faults.push('JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URI is needed in production');
-  }
-  if (settings.JWT_SECRET !== undefined && Buffer.byteLength(settings.JWT_SECRET) < 32) {
-    faults.push('JWT_SECRET must have at least 32 bytes in production');
-  }
-  return faults;
+function demandInProduction(
+  settings: Settings,
+  demand: (names: readonly (keyof Settings)[], holds: () => boolean, fault: string) => void,
+): void {
+  demand(
+    ['AUTH_MODE', 'ALLOW_INSECURE'],
+    () => settings.AUTH_MODE !== 'none' || settings.ALLOW_INSECURE,
+    'AUTH_MODE must not be none in production (ALLOW_INSECURE=true allows it)',
+  );
+  demand(
+    ['AUTH_MODE', 'JWT_SECRET', 'JWT_PUBLIC_KEY', 'JWT_JWKS_URI'],
+    () =>
+      settings.AUTH_MODE === 'none' ||
+      (settings.JWT_SECRET ?? settings.JWT_PUBLIC_KEY ?? settings.JWT_JWKS_URI) !== undefined,
+    'JWT_SECRET, JWT_PUBLIC_KEY or JWT_JWKS_URI is needed in production',
+  );
+  demand(
+    ['JWT_JWKS_URI'],
+    () =>
+      settings.JWT_JWKS_URI === undefined ||
+      settings.JWT_JWKS_URI.startsWith('https:') ||
+      settings.ALLOW_INSECURE,
+    'JWT_JWKS_URI must be https:// in production (ALLOW_INSECURE=true allows http)',
+  );
+  demand(
+    ['JWT_SECRET'],
+    () => settings.JWT_SECRET === undefined || Buffer.byteLength(settings.JWT_SECRET) >= MIN_SECRET_BYTES,
+    `JWT_SECRET must have at least ${MIN_SECRET_BYTES} bytes in production`,
+  );
 }
 
 /** A setting that would be ignored is a fault: its owner counts on it. */
 function unsupported(settings: Settings): string[] {
-  const names = ['JWT_JWKS_URI', 'AUTHORIZE_URL', 'WEBHOOK_URL', 'INBOUND_STREAM'] as const;
+  const names = ['WEBHOOK_URL', 'INBOUND_STREAM'] as const;
   return names
     .filter((name) => settings[name] !== undefined)
     .map((name) => `${name} is not supported by this version`);
@@ -333,9 +375,11 @@ export function readSettings(environment: Environment): Settings {
   const known = plainToInstance(Settings, withAllKeys(environment), { exposeUnsetFields: true });
   const errors = validateSync(known, { forbidUnknownValues: true });
   const faults = errors.map(
-    (error) => Object.values(error.constraints ?? {})[0] ?? `${error.property} is not valid`,
+    ({ property, constraints = {} }) =>
+      constraints.isInt ?? Object.values(constraints)[0] ?? `${property} is not valid`,
   );
-  if (faults.length === 0) faults.push(...conflicts(known));
+  const wrong = new Set(errors.map(({ property }) => property));
+  faults.push(...conflicts(known, (name) => wrong.has(name)));
   if (faults.length > 0) throw new SettingsError(faults);
   return known;
 }

@@ -76,6 +76,14 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     return this.connections.values();
   }
 
+  /** The user's open connections. */
+  ofUser(userId: string): Connection[] {
+    const channel = this.hub.get(userChannel(userId));
+    return channel === undefined
+      ? []
+      : [...channel.members, ...channel.replays.keys()].filter(({ isOpen }) => isOpen);
+  }
+
   countOfUser(userId: string): number {
     return this.byUser.get(userId) ?? 0;
   }

@@ -79,7 +79,7 @@ export class DrainService implements BeforeApplicationShutdown {
   }
 
   private dismiss(connection: Connection, afterMs: number): void {
-    connection.send({ event: 'reconnect', reason: 'restart', after_ms: afterMs });
+    if (connection.isOpen) connection.send({ event: 'reconnect', reason: 'restart', after_ms: afterMs });
     connection.close(CLOSE.restart);
   }
 }

@@ -45,14 +45,31 @@ export class RoomsService {
         reply(null, member.position);
         return;
       }
-      if (!member && connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
+      const placed = connection.placed?.has(room) ?? false;
+      if (!member && !placed && connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
         throw new ProtocolError('too_many_rooms');
       await orUnavailable(
         this.connections.enterRoom(connection, room, point, reply),
         'The room could not be joined; try again.',
       );
       // A token that was replaced meanwhile may not allow the room any more.
-      if (!connection.identity.rights.allows('join', roomChannel(room))) this.expel(connection, room);
+      if (!(await this.mayStay(connection, room))) this.expel(connection, room);
+    });
+  }
+
+  /** Puts the connection into the room for a backend, whatever its token's rights and limits. */
+  async place(connection: Connection, room: string): Promise<void> {
+    (connection.placed ??= new Set()).add(room);
+    await this.join(connection, room, null, undefined);
+  }
+
+  /** Takes it out for a backend. */
+  async displace(connection: Connection, room: string): Promise<void> {
+    await connection.change(roomChannel(room), async () => {
+      connection.placed?.delete(room);
+      if (!connection.rooms.get(room)) return;
+      this.connections.leaveRoom(connection, room);
+      connection.send({ event: 'left_room', room });
     });
   }
 
@@ -77,11 +94,16 @@ export class RoomsService {
   }
 
   /** Takes the connection out of the rooms that its present token does not allow. */
-  recheck(connection: Connection): void {
-    for (const [room, channel] of connection.rooms) {
-      if (channel !== null && !connection.identity.rights.allows('join', roomChannel(room)))
-        this.expel(connection, room);
-    }
+  async recheck(connection: Connection): Promise<void> {
+    const rooms = [...connection.rooms.keys()];
+    const verdicts = await Promise.all(rooms.map(async (room) => this.mayStay(connection, room)));
+    rooms.forEach((room, index) => {
+      if (verdicts[index] === false) this.expel(connection, room);
+    });
+  }
+
+  private mayStay({ identity, placed }: Connection, room: string): boolean | Promise<boolean> {
+    return (placed?.has(room) ?? false) || identity.rights.allows('join', roomChannel(room));
   }
 
   private expel(connection: Connection, room: string): void {

@@ -24,6 +24,8 @@ export class Connection {
   readonly connectedAtMs = Date.now();
   /** The rooms it is a member of, or about to be (null). */
   readonly rooms = new Map<string, Channel | null>();
+  /** Rooms a backend has put it into, whatever its token allows; made when there is one. */
+  placed: Set<string> | null = null;
   /** The broadcast channel and the user's own, once open. */
   readonly ownChannels: Channel[] = [];
   /** Monotonic milliseconds of the last sign of life. */

@@ -29,6 +29,17 @@ export interface PresencePage {
   cursor?: string;
 }
 
+export interface RoomsPage {
+  rooms: { room: string; members: number }[];
+  cursor?: string;
+}
+
+export interface RoomCounts {
+  /** Users, over all instances. */
+  members: number;
+  connections: number;
+}
+
 /**
  * Who is where, over all instances. Entries are absolute, so writing one twice changes nothing; those of an instance
  * that died go with its lease. The write that makes a user's first entry in a scope, or takes the last, announces it.
@@ -42,6 +53,9 @@ export abstract class PresenceStore {
   abstract start(onLost: (reaped: boolean) => void): void;
   abstract write(entries: readonly PresenceEntry[]): Promise<void>;
   abstract page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage>;
+  /** The rooms that somebody is in, in a fixed order. */
+  abstract rooms(limit: number, cursor: string | undefined): Promise<RoomsPage>;
+  abstract counts(room: string): Promise<RoomCounts>;
   abstract totals(): Promise<ClusterTotals>;
   /** Gives the lease back; the entries must have been removed before. */
   abstract stop(): Promise<void>;

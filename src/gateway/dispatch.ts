@@ -75,10 +75,6 @@ export class Dispatcher {
     }
   }
 
-  get types(): string[] {
-    return [...this.routes.keys()];
-  }
-
   /** Handles one text frame. Never throws: what goes wrong is answered. */
   dispatch(connection: Connection, text: string): void {
     if (connection.inbox !== null) {
@@ -93,7 +89,7 @@ export class Dispatcher {
       } else {
         const parsed = parseMessage(text);
         message = parsed;
-        if (Object.hasOwn(parsed, 'ref') && parsed.ref !== null && refOf(parsed) === undefined) {
+        if (Object.hasOwn(parsed, 'ref') && refOf(parsed) === undefined) {
           const problem = 'must be an integer or a string of at most 64 characters';
           throw new ProtocolError('invalid_message', undefined, { details: [{ field: 'ref', problem }] });
         }
@@ -117,38 +113,75 @@ export class Dispatcher {
   }
 
   private run(connection: Connection, route: Route, message: ClientMessage | string): void {
+    const context = new ExecutionContextHost([connection, message], route.gateway, route.handler);
+    context.setType('ws');
     try {
-      const context = new ExecutionContextHost([connection, message], route.gateway, route.handler);
-      context.setType('ws');
-      for (const guard of route.guards) {
-        if (guard.canActivate(context) !== true) throw new ProtocolError('forbidden');
-      }
-      const result = route.handler(...route.inputs.map((input) => input(connection, message, context)));
-      if (result instanceof Promise) this.settle(connection, route, message, result);
-      else this.reply(connection, message, result);
+      const verdict = this.admit(route, 0, context);
+      if (verdict instanceof Promise) this.runLater(connection, route, message, context, verdict);
+      else if (verdict) this.handle(connection, route, message, context);
+      else throw new ProtocolError('forbidden');
     } catch (error) {
       this.fail(connection, message, error);
     }
   }
 
-  private settle(
+  /** Asks the guards in order; synchronously as long as they answer so. */
+  private admit(route: Route, from: number, context: ExecutionContextHost): boolean | Promise<boolean> {
+    for (let at = from; at < route.guards.length; at += 1) {
+      const verdict = route.guards[at]?.canActivate(context);
+      if (verdict instanceof Promise) {
+        return verdict.then((allowed) => allowed && this.admit(route, at + 1, context));
+      }
+      if (verdict !== true) return false;
+    }
+    return true;
+  }
+
+  /** A guard has to ask somebody: what comes meanwhile on this connection waits for its turn. */
+  private runLater(
     connection: Connection,
     route: Route,
     message: ClientMessage | string,
-    result: Promise<unknown>,
+    context: ExecutionContextHost,
+    verdict: Promise<boolean>,
   ): void {
     connection.begin();
-    if (route.inOrder) connection.inbox = [];
+    connection.inbox = [];
+    let isHeld = false;
+    verdict
+      .then((allowed) => {
+        if (!allowed) throw new ProtocolError('forbidden');
+        if (!connection.isGone) isHeld = this.handle(connection, route, message, context);
+      })
+      .catch((error: unknown) => this.fail(connection, message, error))
+      .finally(() => {
+        connection.end(performance.now());
+        if (!isHeld) this.goOn(connection);
+      });
+  }
+
+  /** Calls the method; answers whether later messages have to wait for it. */
+  private handle(
+    connection: Connection,
+    route: Route,
+    message: ClientMessage | string,
+    context: ExecutionContextHost,
+  ): boolean {
+    const result = route.handler(...route.inputs.map((input) => input(connection, message, context)));
+    if (!(result instanceof Promise)) {
+      this.reply(connection, message, result);
+      return false;
+    }
+    connection.begin();
+    if (route.inOrder) connection.inbox ??= [];
     result
-      .then(
-        (value) => this.reply(connection, message, value),
-        (error: unknown) => this.fail(connection, message, error),
-      )
+      .then((value: unknown) => this.reply(connection, message, value))
+      .catch((error: unknown) => this.fail(connection, message, error))
       .finally(() => {
         connection.end(performance.now());
         if (route.inOrder) this.goOn(connection);
-      })
-      .catch((error: unknown) => this.fail(connection, message, error));
+      });
+    return route.inOrder;
   }
 
   /** What came while an in-order message was under way, until the next one of that kind. */
@@ -157,6 +190,11 @@ export class Dispatcher {
     connection.inbox = null;
     for (const text of waiting) {
       if (connection.isGone) return;
+      if (connection.inbox !== null) {
+        // Held again by one of these: the rest keeps its place, before what comes later.
+        connection.inbox.push(text);
+        continue;
+      }
       connection.end(performance.now());
       this.dispatch(connection, text);
     }

@@ -32,6 +32,13 @@ const PAUSE_MS = 1_000;
 const RETRY_AFTER_MIN_S = 1;
 const RETRY_AFTER_SPREAD_S = 4;
 
+/** ws declines with `false` what its types only know a number for: a smaller window is one that a shared frame does not fit. */
+const NO_SMALLER_WINDOW: object = { serverMaxWindowBits: false };
+const SHARED_DEFLATE = Object.assign(
+  { serverNoContextTakeover: true, clientNoContextTakeover: true },
+  NO_SMALLER_WINDOW,
+);
+
 /** A WebSocket that knows its connection, so that one listener serves all. */
 class ClientSocket extends WebSocket {
   connection: Connection | null = null;
@@ -72,10 +79,7 @@ export class GatewayAdapter extends WsAdapter {
       maxBufferedChunks: MAX_BUFFERED_CHUNKS,
       closeTimeout: CLOSE_TIMEOUT_MS,
       // No context is taken over, so that what many receivers get is compressed once.
-      perMessageDeflate: this.settings.PERMESSAGE_DEFLATE && {
-        serverNoContextTakeover: true,
-        clientNoContextTakeover: true,
-      },
+      perMessageDeflate: this.settings.PERMESSAGE_DEFLATE && SHARED_DEFLATE,
       handleProtocols: (offered) => offered.has(SUBPROTOCOL) && SUBPROTOCOL,
     };
     const server = new WebSocketServer(options);

@@ -52,7 +52,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     @MessageBody() message: ChatDto,
   ): Promise<AckReply> | AckReply {
     const { room } = message;
-    if (room !== undefined && room !== null) return this.toRoom(connection, room, message);
+    if (room !== undefined) return this.toRoom(connection, room, message);
     return this.publish(connection, BROADCAST, message, {}, `connection:${connection.id}`);
   }
 
@@ -107,7 +107,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
   ): Promise<PresenceReply> | PresenceReply {
     const { room, limit, cursor } = message;
     return this.rooms.asMember(connection, room, () =>
-      this.rooms.members(room, limit ?? DEFAULT_PRESENCE_LIMIT, cursor ?? undefined),
+      this.rooms.members(room, limit ?? DEFAULT_PRESENCE_LIMIT, cursor),
     );
   }
 
@@ -134,8 +134,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
       await this.histories.acknowledge(connection.userId, channel, id, epoch ?? undefined);
       return { event: 'ack' };
     };
-    if (room !== undefined && room !== null)
-      return this.rooms.asMember(connection, room, () => remember(roomChannel(room)));
+    if (room !== undefined) return this.rooms.asMember(connection, room, () => remember(roomChannel(room)));
     return remember(direct ? userChannel(connection.userId) : BROADCAST);
   }
 
@@ -147,7 +146,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     if (identity.userId !== connection.userId)
       throw new ProtocolError('forbidden', 'The token is for another user.');
     connection.identity = identity;
-    this.rooms.recheck(connection);
+    await this.rooms.recheck(connection);
     return { event: 'ack' };
   }
 
@@ -175,7 +174,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     exclude?: string,
   ): Promise<AckReply> {
     const from = connection.userId;
-    const named = messageId === undefined || messageId === null ? {} : { messageId };
+    const named = messageId === undefined ? {} : { messageId };
     const body = chatBody({ event: event ?? 'chat', from, content, ...address, ...named }, Date.now());
     const { position, duplicate } = await this.publisher.publish({
       channel,

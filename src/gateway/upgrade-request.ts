@@ -64,8 +64,6 @@ function readQuery(text: string): Query {
     if (query[known] !== undefined) throw new UpgradeRefused(400, `${known} is given twice.`);
     query[known] = decode(equals === -1 ? '' : pair.slice(equals + 1).replaceAll('+', ' '));
   }
-  if (query.client_id !== undefined && !isUserId(query.client_id))
-    throw new UpgradeRefused(400, 'client_id is not valid.');
   if (query.frames !== undefined && query.frames !== 'text')
     throw new UpgradeRefused(400, 'frames can only be text.');
   for (const name of ['lastEventId', 'lastDirectEventId'] as const) checkEventId(name, query[name]);

@@ -2,7 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import { Injectable } from '@nestjs/common';
 import { randomUUID } from 'node:crypto';
 import { JwtStrategy } from '../auth/jwt.strategy.js';
-import { RoomRights } from '../auth/room-rights.js';
+import { RevocationsService } from '../auth/revocations.service.js';
+import { RightsService } from '../auth/rights.service.js';
 import { Settings } from '../config/settings.js';
 import type { ResumeRequest } from '../connections/connections.service.js';
 import { ConnectionsService } from '../connections/connections.service.js';
@@ -36,6 +37,8 @@ export class Upgrade {
   constructor(
     private readonly settings: Settings,
     private readonly tokens: JwtStrategy,
+    private readonly revocations: RevocationsService,
+    private readonly rights: RightsService,
     private readonly connections: ConnectionsService,
     private readonly drain: DrainService,
     private readonly broker: Broker,
@@ -60,7 +63,9 @@ export class Upgrade {
     ) {
       throw new UpgradeRefused(429, 'Too many connections of this user.');
     }
-    if (!this.broker.health().up) throw new UpgradeRefused(503, 'The message broker is out of reach.');
+    if (!this.broker.health().up || !this.revocations.isLoaded) {
+      throw new UpgradeRefused(503, 'The message broker is out of reach.');
+    }
     const texts = route.kind === 'user' ? (route.query.frames === 'text' ? 'always' : 'otherwise') : 'never';
     return { identity, address, plainText: texts, resume: resumeRequest(route.query) };
   }
@@ -127,11 +132,11 @@ export class Upgrade {
   }
 
   private anonymous(route: UpgradeRoute): Identity {
-    const { ANONYMOUS_PREFIX, ROOM_POLICY } = this.settings;
+    const { ANONYMOUS_PREFIX } = this.settings;
     const given = route.kind === 'user' ? route.userId : route.query.client_id;
     const userId = ANONYMOUS_PREFIX + (given ?? randomUUID());
-    if (!isUserId(userId)) throw new UpgradeRefused(400, 'The user id is too long.');
-    return { userId, rights: new RoomRights({}, ROOM_POLICY), expiresAtMs: Infinity };
+    if (given === '' || !isUserId(userId)) throw new UpgradeRefused(400, 'The user id is not valid.');
+    return { userId, rights: this.rights.of(userId, {}), expiresAtMs: Infinity };
   }
 
   /** The same for every token that is missing or not valid, whatever is wrong with it. */

@@ -1,64 +1,76 @@
-import { Controller, Get } from '@nestjs/common';
-import type { HealthCheckResult, HealthIndicatorResult } from '@nestjs/terminus';
-import { HealthCheck, HealthCheckService, HealthIndicatorService } from '@nestjs/terminus';
+import { Controller, Get, HttpException } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
 import { DrainService } from '../connections/drain.service.js';
 import { Broker } from '../core/broker.js';
 
-/** The probes of Kubernetes and of load balancers. */
+interface Indicator {
+  status: 'up' | 'down';
+  message?: string;
+  degraded?: true;
+}
+
+/** The shape of @nestjs/terminus, which itself would report a draining instance as dead. */
+export interface HealthReport {
+  status: 'ok' | 'error';
+  info: Record<string, Indicator>;
+  error: Record<string, Indicator>;
+  details: Record<string, Indicator>;
+}
+
+/** The probes of Kubernetes and of load balancers: 200, or 503 with the reasons. */
 @Controller('health')
 export class HealthController {
   private brokerReached = false;
 
   constructor(
-    private readonly checks: HealthCheckService,
-    private readonly indicators: HealthIndicatorService,
     private readonly broker: Broker,
     private readonly drain: DrainService,
     private readonly settings: Settings,
   ) {}
 
-  /** The event loop answers; never depends on Redis. */
+  /** The event loop answers; depends on nothing else, so that no drain and no outage gets the process killed. */
   @Get('live')
-  @HealthCheck()
-  live(): Promise<HealthCheckResult> {
-    return this.checks.check([]);
+  live(): HealthReport {
+    return report({});
   }
 
   /** Send traffic here: not draining, and events come through. */
   @Get('ready')
-  @HealthCheck()
-  ready(): Promise<HealthCheckResult> {
-    return this.checks.check([() => this.drainIndicator(), () => this.brokerIndicator()]);
+  ready(): HealthReport {
+    return report({ drain: this.drainIndicator(), broker: this.brokerIndicator() });
   }
 
   /** Settings and keys are read (else the process would have ended), and the broker was reached once. */
   @Get('startup')
-  @HealthCheck()
-  startup(): Promise<HealthCheckResult> {
-    return this.checks.check([() => this.startIndicator()]);
+  startup(): HealthReport {
+    this.brokerReached ||= this.broker.health().up;
+    return report({
+      broker: this.brokerReached
+        ? { status: 'up' }
+        : { status: 'down', message: 'the broker was not reached yet' },
+    });
   }
 
-  private drainIndicator(): HealthIndicatorResult {
-    const indicator = this.indicators.check('drain');
-    return this.drain.isDraining ? indicator.down({ message: 'draining' }) : indicator.up();
+  private drainIndicator(): Indicator {
+    return this.drain.isDraining ? { status: 'down', message: 'draining' } : { status: 'up' };
   }
 
-  private brokerIndicator(): HealthIndicatorResult {
-    const indicator = this.indicators.check('broker');
+  private brokerIndicator(): Indicator {
     const { up, reason } = this.broker.health();
-    if (up) return indicator.up();
+    if (up) return { status: 'up' };
     const message = reason ?? 'not started';
     return this.settings.READY_NEEDS_BROKER
-      ? indicator.down({ message })
-      : indicator.up({ degraded: true, message });
+      ? { status: 'down', message }
+      : { status: 'up', degraded: true, message };
   }
+}
 
-  private startIndicator(): HealthIndicatorResult {
-    const indicator = this.indicators.check('broker');
-    this.brokerReached ||= this.broker.health().up;
-    return this.brokerReached
-      ? indicator.up()
-      : indicator.down({ message: 'the broker was not reached yet' });
-  }
+function report(details: Record<string, Indicator>): HealthReport {
+  const having = (status: Indicator['status']): Record<string, Indicator> =>
+    Object.fromEntries(Object.entries(details).filter(([, indicator]) => indicator.status === status));
+  const error = having('down');
+  const status = Object.keys(error).length === 0 ? 'ok' : 'error';
+  const body: HealthReport = { status, info: having('up'), error, details };
+  if (status === 'error') throw new HttpException(body, 503);
+  return body;
 }

@@ -7,7 +7,7 @@ import { InternalGuard } from './internal.guard.js';
 
 export interface Stats {
   local_connections: number;
-  /** Rooms with a member on this instance. */
+  /** Rooms that connections of this instance are in. */
   rooms: number;
   instance: string;
   uptime_s: number;

@@ -77,6 +77,9 @@ export class MemoryBroker extends Broker {
     const log = this.logs.get(channel) ?? this.bear(channel);
     const position = { epoch: log.position.epoch, id: log.position.id + 1 };
     log.position = position;
+    // The one written last is forgotten last.
+    this.logs.delete(channel);
+    this.logs.set(channel, log);
     const event: EventEnvelope = { channel, position, exclude, body: bytes };
     log.stored.push({ event, storedMs: this.nowMs() });
     // Trimmed in steps: the readers leave out what is too old or too many.

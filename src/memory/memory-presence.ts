@@ -1,4 +1,11 @@
-import type { ClusterTotals, PresenceEntry, PresencePage, PresenceScope } from '../core/presence-store.js';
+import type {
+  ClusterTotals,
+  PresenceEntry,
+  PresencePage,
+  PresenceScope,
+  RoomCounts,
+  RoomsPage,
+} from '../core/presence-store.js';
 import { presenceNotice, PresenceStore } from '../core/presence-store.js';
 import { BROADCAST } from '../protocol/names.js';
 import type { MemoryBroker } from './memory-broker.js';
@@ -50,6 +57,31 @@ export class MemoryPresence extends PresenceStore {
         connections,
       })),
       ...(more ? { cursor: Buffer.from(last[0], 'utf8').toString('base64url') } : {}),
+    };
+  }
+
+  async rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
+    const names = [...this.scopes.keys()]
+      .filter((scope) => scope !== 'cluster')
+      .map((scope) => scope.slice(5));
+    const after = cursor === undefined ? '' : Buffer.from(cursor, 'base64url').toString('utf8');
+    const rest = names.sort().filter((room) => room > after);
+    const last = rest[limit - 1];
+    return {
+      rooms: rest
+        .slice(0, limit)
+        .map((room) => ({ room, members: this.scopes.get(`room:${room}`)?.size ?? 0 })),
+      ...(rest.length > limit && last !== undefined
+        ? { cursor: Buffer.from(last).toString('base64url') }
+        : {}),
+    };
+  }
+
+  async counts(room: string): Promise<RoomCounts> {
+    const users = [...(this.scopes.get(`room:${room}`)?.values() ?? [])];
+    return {
+      members: users.length,
+      connections: users.reduce((total, { connections }) => total + connections, 0),
     };
   }
 

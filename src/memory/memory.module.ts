@@ -4,9 +4,11 @@ import { Settings } from '../config/settings.js';
 import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import { ChannelRules } from '../core/channel-rules.js';
+import { ControlBus, IdempotencyStore, RevocationStore } from '../core/control.js';
 import { PresenceStore } from '../core/presence-store.js';
 import { MemoryAckedPositions } from './memory-acked-positions.js';
 import { MemoryBroker } from './memory-broker.js';
+import { MemoryControl, MemoryIdempotency, MemoryRevocations } from './memory-control.js';
 import { MemoryPresence } from './memory-presence.js';
 
 /** The embedded broker and presence store: one instance, nothing to install. */
@@ -23,6 +25,13 @@ import { MemoryPresence } from './memory-presence.js';
         }),
     },
     { provide: Broker, useExisting: MemoryBroker },
+    { provide: ControlBus, useClass: MemoryControl },
+    { provide: RevocationStore, useClass: MemoryRevocations },
+    {
+      provide: IdempotencyStore,
+      inject: [Settings],
+      useFactory: (settings: Settings) => new MemoryIdempotency(settings.IDEMPOTENCY_TTL_SECONDS * 1000),
+    },
     {
       provide: AckedPositions,
       inject: [Broker],
@@ -38,7 +47,7 @@ import { MemoryPresence } from './memory-presence.js';
         }),
     },
   ],
-  exports: [Broker, PresenceStore, AckedPositions],
+  exports: [Broker, PresenceStore, AckedPositions, ControlBus, RevocationStore, IdempotencyStore],
 })
 export class MemoryModule implements OnApplicationShutdown {
   constructor(

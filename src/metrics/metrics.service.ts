@@ -72,7 +72,7 @@ export class MetricsService extends Telemetry {
     super();
     const rooms: Gauge = new Gauge({
       name: 'fanfare_rooms',
-      help: 'Rooms with a member on this instance.',
+      help: 'Rooms that connections of this instance are in.',
       registers: [this.registry],
       collect: () => {
         rooms.set(this.countRooms());

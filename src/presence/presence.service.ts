@@ -35,6 +35,8 @@ export class PresenceService {
   private readonly unwritten = new Map<string, PresenceEntry>();
   private readonly graceMs: number;
   private timers: NodeJS.Timeout[] = [];
+  /** The last write; never rejects. */
+  private settled: Promise<void> = Promise.resolve();
 
   constructor(
     private readonly store: PresenceStore,
@@ -96,22 +98,15 @@ export class PresenceService {
     }
   }
 
-  /** Takes everybody out, at once: the instance ends. */
+  /**
+   * The instance ends: nothing is written any more after what waits. Users whose connections were closed are in their
+   * grace, and the store ends it after the instance has gone; without a grace they are out already.
+   */
   async release(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
-    const entries = [...this.locals.values()].map((local): PresenceEntry => ({
-      ...entryOf(local, true),
-      connections: null,
-    }));
-    this.locals.clear();
-    this.leaving.clear();
+    this.timers = [];
     this.flush();
-    try {
-      await this.store.write(entries);
-    } catch (error) {
-      // The lease ends by itself, and the other instances take the entries out then.
-      this.logger.warn(`presence was not released: ${String(error)}`);
-    }
+    await this.settled;
   }
 
   private remove(local: Local): void {
@@ -126,6 +121,8 @@ export class PresenceService {
   }
 
   private change(entry: PresenceEntry): void {
+    // Newer than what could not be written.
+    this.unwritten.delete(keyOf(entry.scope, entry.userId));
     if (this.queue.push(entry) === 1) queueMicrotask(() => this.flush());
   }
 
@@ -137,7 +134,7 @@ export class PresenceService {
   }
 
   private write(entries: readonly PresenceEntry[]): void {
-    this.store.write(entries).then(
+    this.settled = this.store.write(entries).then(
       () => {
         for (const entry of entries) {
           const key = keyOf(entry.scope, entry.userId);

@@ -15,6 +15,7 @@ import { continues } from '../core/position.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { Position } from '../protocol/messages.js';
 import { readBusMessage } from './bus-message.js';
+import { RedisCalls } from './redis-calls.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS, partitionOf } from './redis-keys.js';
@@ -24,7 +25,9 @@ import type { PublisherOptions } from './redis-publisher.js';
 import { RedisPublisher } from './redis-publisher.js';
 import { RedisReplication } from './redis-replication.js';
 import { rememberScript } from './scripts/acked.js';
+import { claimScript } from './scripts/claim.js';
 import { settleScript, unlockScript } from './scripts/fence.js';
+import { leasesScript } from './scripts/lease.js';
 import { publishScript } from './scripts/publish.js';
 import { beforeScript, headsScript, historyScript } from './scripts/read.js';
 import type { Script } from './scripts/script.js';
@@ -42,6 +45,8 @@ const SCRIPTS = [
   rememberScript,
   settleScript,
   unlockScript,
+  leasesScript,
+  claimScript,
 ];
 
 export interface RedisBrokerOptions extends PublisherOptions {
@@ -56,6 +61,8 @@ export interface RedisBrokerOptions extends PublisherOptions {
 export class RedisBroker extends Broker {
   private readonly logger = new Logger('RedisBroker');
   private readonly commands: RedisClient;
+  /** Questions to the other instances, over the same connections. */
+  readonly calls: RedisCalls;
   private readonly link: RedisLink;
   private readonly lives: RedisLives;
   private readonly publisher: RedisPublisher;
@@ -82,7 +89,8 @@ export class RedisBroker extends Broker {
       prepare: () => this.prepare(),
       onUp: () => this.compareHeads(),
     });
-    this.lives = new RedisLives(clients, this.commands, keys, options.instance);
+    this.calls = new RedisCalls(clients, keys, options.instance);
+    this.lives = new RedisLives(clients, this.commands, keys, options.instance, this.calls);
     const replication = options.replicated ? new RedisReplication(clients, keys) : null;
     this.publisher = new RedisPublisher(
       clients,
@@ -111,9 +119,15 @@ export class RedisBroker extends Broker {
   }
 
   async subscribe(channel: string): Promise<void> {
+    if (!this.link.isUp) throw new BrokerUnavailable();
     const bus = this.keys.bus(channel);
     this.channels.set(bus, { channel, partition: partitionOf(channel) });
-    await this.link.subscribe(bus);
+    try {
+      await this.link.subscribe(bus);
+    } catch (error) {
+      if (!this.link.listensTo(bus)) this.channels.delete(bus);
+      throw error;
+    }
   }
 
   unsubscribe(channel: string): void {
@@ -289,7 +303,7 @@ export class RedisBroker extends Broker {
 
   private onOwnMessage(bus: string, message: Buffer): void {
     if (bus === this.keys.instance(this.options.instance)) {
-      this.lives.collect(message.toString('utf8'));
+      this.calls.onAnswer(message.toString('utf8'));
     } else if (bus === this.keys.control) {
       this.onControlMessage(message.toString('utf8'));
     } else if (bus.endsWith(':notices')) {
@@ -308,9 +322,7 @@ export class RedisBroker extends Broker {
         );
       return;
     }
-    this.lives.answer(message).catch((error: unknown) => {
-      this.logger.warn(`an answer about the numbering was not sent: ${String(error)}`);
-    });
+    this.calls.onControlMessage(message);
   }
 }
 

@@ -9,15 +9,20 @@ const UNSAFE_IN_KEY = /[^A-Za-z0-9._@-]/gu;
 export class RedisKeys {
   readonly control: string;
   readonly instances: string;
+  readonly leases: string;
   readonly fenceLock: string;
   readonly replicationMarker: string;
+  readonly revocations: string;
   private readonly tags: string[];
 
   constructor(readonly prefix: string) {
     this.control = `${prefix}:control`;
-    this.instances = `${prefix}:instances`;
+    // One tag: a script works on both.
+    this.instances = `${prefix}:{instances}`;
+    this.leases = `${prefix}:{instances}:leases`;
     this.fenceLock = `${prefix}:fence:lock`;
     this.replicationMarker = `${prefix}:replication`;
+    this.revocations = `${prefix}:revocations`;
     this.tags = Array.from({ length: PARTITIONS }, (_, partition) => `${prefix}:{${partition}}`);
   }
 
@@ -52,6 +57,11 @@ export class RedisKeys {
   /** A bus on which an instance hears itself, in a partition of its choice. */
   probe(partition: number, instance: string): string {
     return `${this.tag(partition)}:probe:${instance}`;
+  }
+
+  /** The answer to an HTTP call, by the digest of its idempotency key. */
+  answer(digest: string): string {
+    return `${this.prefix}:answer:${digest}`;
   }
 
   reaped(lease: string): string {

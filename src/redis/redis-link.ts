@@ -90,6 +90,10 @@ export class RedisLink {
     await this.subscriptions.add(bus);
   }
 
+  listensTo(bus: string): boolean {
+    return this.subscriptions.has(bus);
+  }
+
   release(bus: string): void {
     this.subscriptions.release(bus);
   }

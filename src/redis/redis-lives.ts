@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { Logger } from '@nestjs/common';
 import { lifeOf } from '../core/position.js';
+import type { RedisCalls } from './redis-calls.js';
+import { instanceOfLease } from './redis-calls.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS } from './redis-keys.js';
@@ -35,14 +37,20 @@ export class RedisLives {
     { length: PARTITIONS },
     () => null,
   );
-  private asked: { nonce: string; answers: Map<string, SeenTable> } | null = null;
 
   constructor(
     private readonly clients: RedisClients,
     private readonly commands: RedisClient,
     private readonly keys: RedisKeys,
     private readonly instance: string,
-  ) {}
+    private readonly calls: RedisCalls,
+  ) {
+    calls.answer('seen', () =>
+      JSON.stringify(
+        this.seen.map((entry) => (entry === null ? null : { life: entry.life, seq: entry.seq })),
+      ),
+    );
+  }
 
   /** Notes a number that was acknowledged or delivered here. On the path of every event: allocates only on a new epoch. */
   note(partition: number, epoch: string, seq: number): void {
@@ -87,25 +95,6 @@ export class RedisLives {
     throw new Error('the partitions could not be settled');
   }
 
-  /** Answers another instance's question, as it came over the control bus. */
-  async answer(message: string): Promise<void> {
-    const [kind, nonce, asker] = message.split(' ');
-    if (kind !== 'seen?' || nonce === undefined || asker === undefined) return;
-    const table: SeenTable = this.seen.map((entry) =>
-      entry === null ? null : { life: entry.life, seq: entry.seq },
-    );
-    await this.announce(this.keys.instance(asker), `seen ${nonce} ${this.instance} ${JSON.stringify(table)}`);
-  }
-
-  /** Takes an answer to our own question, as it came over this instance's bus. */
-  collect(message: string): void {
-    const match = /^seen (\S+) (\S+) (.*)$/s.exec(message);
-    const [, nonce, instance = '', table = ''] = match ?? [];
-    if (this.asked === null || nonce !== this.asked.nonce) return;
-    const parsed = readSeenTable(table);
-    if (parsed !== null) this.asked.answers.set(instance, parsed);
-  }
-
   private async readStored(): Promise<(string | null)[]> {
     const partitions = Array.from({ length: PARTITIONS }, (_, partition) => partition);
     return Promise.all(partitions.map((partition) => this.commands.get(this.keys.life(partition))));
@@ -125,9 +114,13 @@ export class RedisLives {
     const roster = await this.commands.zrange(this.keys.instances, '0', '-1');
     const instances = roster.map(instanceOfLease);
     // Nothing stored at all: a new Redis, or an empty one. There is nothing to ask for.
-    const answers = stored.every((value) => value === null)
-      ? new Map<string, SeenTable>()
-      : await this.ask(instances);
+    const asked = stored.every((value) => value === null) ? [] : instances;
+    const texts = await this.calls.ask('seen', '', asked, { timeoutMs: ANSWER_MS, againMs: ASK_AGAIN_MS });
+    const answers = new Map<string, SeenTable>();
+    for (const [instance, text] of texts) {
+      const table = readSeenTable(text);
+      if (table !== null) answers.set(instance, table);
+    }
     const complete = instances.length > 0 && instances.every((instance) => answers.has(instance));
     const newest = this.seen.reduce(
       (life, entry) => (entry !== null && entry.life > life ? entry.life : life),
@@ -136,7 +129,7 @@ export class RedisLives {
     const proposal = newLife(newest);
     const results = await Promise.all(
       stored.map((value, partition) => {
-        const fence = value?.split(' ')[1] ?? '';
+        const fence = /^\S+ (\S+) \d+$/.exec(value ?? '')?.[1] ?? '';
         const seen = highest([...answers.values()].map((table) => table[partition] ?? null));
         return this.clients.run(
           this.commands,
@@ -146,39 +139,13 @@ export class RedisLives {
         );
       }),
     );
-    if (results.includes('new')) await this.announce(this.keys.control, 'settled');
+    if (results.includes('new')) await this.calls.announce(this.keys.control, 'settled');
     const count = (result: string): number => results.filter((value) => value === result).length;
     this.logger.log(
       `numbering settled: ${count('kept')} partitions kept, ${count('new')} new, ` +
         `${answers.size} of ${instances.length} instances answered`,
     );
   }
-
-  /** Asks until all of the roster have answered or the time is over; some may only just be reconnecting. */
-  private async ask(instances: readonly string[]): Promise<Map<string, SeenTable>> {
-    const asked = { nonce: randomBytes(8).toString('hex'), answers: new Map<string, SeenTable>() };
-    this.asked = asked;
-    const untilMs = performance.now() + ANSWER_MS;
-    try {
-      while (performance.now() < untilMs && !instances.every((instance) => asked.answers.has(instance))) {
-        await this.announce(this.keys.control, `seen? ${asked.nonce} ${this.instance}`);
-        await pause(ASK_AGAIN_MS);
-      }
-    } finally {
-      this.asked = null;
-    }
-    return asked.answers;
-  }
-
-  private async announce(bus: string, message: string): Promise<void> {
-    if (this.clients.sharded) await this.commands.spublish(bus, message);
-    else await this.commands.publish(bus, message);
-  }
-}
-
-/** Leases are `<instance>/<n>`; one instance that had to take a new lease is still one instance. */
-export function instanceOfLease(lease: string): string {
-  return lease.slice(0, lease.lastIndexOf('/'));
 }
 
 /** Later lives sort after earlier ones, whatever the clocks say. */

@@ -1,14 +1,20 @@
 import { randomBytes } from 'node:crypto';
 import { Logger } from '@nestjs/common';
 import { BrokerUnavailable } from '../core/broker.js';
-import type { ClusterTotals, PresenceEntry, PresencePage } from '../core/presence-store.js';
+import type {
+  ClusterTotals,
+  PresenceEntry,
+  PresencePage,
+  RoomCounts,
+  RoomsPage,
+} from '../core/presence-store.js';
 import { PresenceStore } from '../core/presence-store.js';
 import { roomChannel, userChannel } from '../protocol/names.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS, partitionOf } from './redis-keys.js';
 import { unlockScript } from './scripts/fence.js';
-import { countLeasesScript, endedScript, renewScript } from './scripts/lease.js';
+import { countLeasesScript, endedScript, handBackScript, renewScript } from './scripts/lease.js';
 import { presencePageScript, presenceReapScript, presenceWriteScript } from './scripts/presence.js';
 
 const LEASE_MS = 10_000;
@@ -23,6 +29,7 @@ const SCRIPTS = [
   renewScript,
   endedScript,
   countLeasesScript,
+  handBackScript,
   unlockScript,
 ];
 
@@ -30,6 +37,8 @@ export interface RedisPresenceOptions {
   instance: string;
   announceUsers: boolean;
   announceMembersMax: number;
+  /** How long users count as present after their instance has ended. */
+  graceMs: number;
 }
 
 /**
@@ -93,13 +102,53 @@ export class RedisPresence extends PresenceStore {
     };
   }
 
+  /** Partition by partition, in each by name; the cursor names both. */
+  async rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
+    const [from = '0', ...names] =
+      cursor === undefined ? [] : Buffer.from(cursor, 'base64url').toString('utf8').split(' ');
+    let after = names.join(' ');
+    const found: { room: string; partition: number }[] = [];
+    for (let partition = Number(from); partition < PARTITIONS && found.length <= limit; partition += 1) {
+      const start = after === '' ? '-' : `(${after}`;
+      after = '';
+      const rooms = await this.commands.zrangebylex(
+        `${this.keys.tag(partition)}:rooms`,
+        start,
+        '+',
+        'LIMIT',
+        0,
+        limit + 1 - found.length,
+      );
+      found.push(...rooms.map((room) => ({ room, partition })));
+    }
+    const page = found.slice(0, limit);
+    const counts = await Promise.all(page.map(({ room }) => this.counts(room)));
+    const last = found.length > limit ? page.at(-1) : undefined;
+    return {
+      rooms: page.map(({ room }, index) => ({ room, members: counts[index]?.members ?? 0 })),
+      ...(last === undefined
+        ? {}
+        : { cursor: Buffer.from(`${last.partition} ${last.room}`).toString('base64url') }),
+    };
+  }
+
+  async counts(room: string): Promise<RoomCounts> {
+    const scope = roomChannel(room);
+    const base = `${this.keys.tag(partitionOf(scope))}:presence:${scope}`;
+    const [members, connections] = await Promise.all([
+      this.commands.zcard(`${base}:members`),
+      this.commands.get(`${base}:connections`),
+    ]);
+    return { members, connections: Number(connections ?? 0) };
+  }
+
   async totals(): Promise<ClusterTotals> {
     const partitions = Array.from({ length: PARTITIONS }, (_, partition) => this.keys.tag(partition));
     const [counts, rooms, instances] = await Promise.all([
       Promise.all(
         partitions.map((tag) => this.commands.hmget(`${tag}:presence:counts`, 'connections', 'users')),
       ),
-      Promise.all(partitions.map((tag) => this.commands.scard(`${tag}:rooms`))),
+      Promise.all(partitions.map((tag) => this.commands.zcard(`${tag}:rooms`))),
       this.clients.run(this.commands, countLeasesScript, [this.keys.instances], []),
     ]);
     const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
@@ -114,7 +163,13 @@ export class RedisPresence extends PresenceStore {
   async stop(): Promise<void> {
     if (this.timer !== null) clearInterval(this.timer);
     this.timer = null;
-    if (this.commands.status === 'ready') await this.commands.zrem(this.keys.instances, this.lease);
+    if (this.commands.status !== 'ready') return;
+    await this.clients.run(
+      this.commands,
+      handBackScript,
+      [this.keys.instances, this.keys.leases],
+      [this.lease, this.options.graceMs],
+    );
   }
 
   private async writeOne({ scope, userId, name, connections, announce }: PresenceEntry): Promise<void> {
@@ -162,7 +217,7 @@ export class RedisPresence extends PresenceStore {
     const known = await this.clients.run(
       this.commands,
       renewScript,
-      [this.keys.instances],
+      [this.keys.instances, this.keys.leases],
       [this.lease, LEASE_MS],
     );
     const nowMs = performance.now();
@@ -175,10 +230,15 @@ export class RedisPresence extends PresenceStore {
       return;
     }
     const reaped = (await this.commands.get(this.keys.reaped(this.lease))) !== null;
-    await this.commands.zrem(this.keys.instances, this.lease);
+    // The old lease is left to end: whatever is still written under it is reaped with it.
     this.leases += 1;
     this.lease = `${this.options.instance}/${this.leases}`;
-    await this.clients.run(this.commands, renewScript, [this.keys.instances], [this.lease, LEASE_MS]);
+    await this.clients.run(
+      this.commands,
+      renewScript,
+      [this.keys.instances, this.keys.leases],
+      [this.lease, LEASE_MS],
+    );
     this.logger.warn(
       `the lease was ${reaped ? 'reaped' : 'lost'}: entering everybody again as ${this.lease}`,
     );
@@ -187,7 +247,7 @@ export class RedisPresence extends PresenceStore {
 
   private async reapEnded(): Promise<void> {
     if (performance.now() - this.steadySinceMs < LEASE_MS) return;
-    const ended = await this.clients.run(this.commands, endedScript, [this.keys.instances], []);
+    const ended = await this.clients.run(this.commands, endedScript, [this.keys.leases], []);
     if (!Array.isArray(ended)) return;
     for (const lease of ended.map(String)) if (lease !== this.lease) await this.reap(lease);
   }
@@ -201,7 +261,10 @@ export class RedisPresence extends PresenceStore {
     let taken = 0;
     for (let partition = 0; partition < PARTITIONS; partition += 1)
       taken += await this.reapPartition(partition, lease);
-    await this.commands.zrem(this.keys.instances, lease);
+    await Promise.all([
+      this.commands.zrem(this.keys.leases, lease),
+      this.commands.zrem(this.keys.instances, lease),
+    ]);
     await this.clients.run(this.commands, unlockScript, [lock], [holder]);
     this.logger.log(`reaped the lease ${lease}: ${taken} entries`);
   }

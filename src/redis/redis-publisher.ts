@@ -99,6 +99,7 @@ export class RedisPublisher {
     try {
       const answers = await this.clients.run(this.commands, publishScript, keys, args);
       if (!Array.isArray(answers)) throw new BrokerUnavailable();
+      if (answers.includes('FENCED')) this.onFenced();
       if (this.confirm !== null && batch.some(({ publication }) => this.rules.isDurable(publication.channel)))
         await this.confirm();
       batch.forEach((pending, index) => this.settle(pending, String(answers[index])));
@@ -125,12 +126,7 @@ export class RedisPublisher {
   }
 
   private settle({ publication, resolve, reject }: Pending, answer: string): void {
-    if (answer === 'FENCED') {
-      this.onFenced();
-      reject(new BrokerUnavailable(answer));
-      return;
-    }
-    if (answer.startsWith('ERROR')) {
+    if (answer === 'FENCED' || answer.startsWith('ERROR')) {
       reject(new BrokerUnavailable(answer));
       return;
     }

@@ -3,7 +3,7 @@ import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 
 /** How long one replica has to confirm; over it the write counts as not safe. */
-const WAIT_MS = 1_000;
+const WAIT_MS = 500;
 
 interface Waiter {
   resolve: () => void;

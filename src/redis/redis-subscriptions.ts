@@ -50,6 +50,11 @@ export class RedisSubscriptions {
     return added;
   }
 
+  /** Live, or wanted again when its line is back. */
+  has(bus: string): boolean {
+    return this.buses.has(bus);
+  }
+
   /** Keeps the bus for a while, then unsubscribes. */
   release(bus: string): void {
     if (this.buses.has(bus)) this.released.set(bus, performance.now() + LINGER_MS);

@@ -5,13 +5,17 @@ import { Settings } from '../config/settings.js';
 import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import { ChannelRules } from '../core/channel-rules.js';
+import { ControlBus, IdempotencyStore, RevocationStore } from '../core/control.js';
 import { PresenceStore } from '../core/presence-store.js';
 import { Telemetry } from '../core/telemetry.js';
 import { RedisAckedPositions } from './redis-acked-positions.js';
 import { RedisBroker } from './redis-broker.js';
 import { RedisClients } from './redis-clients.js';
+import { RedisControl } from './redis-control.js';
+import { RedisIdempotency } from './redis-idempotency.js';
 import { RedisKeys } from './redis-keys.js';
 import { RedisPresence } from './redis-presence.js';
+import { RedisRevocations } from './redis-revocations.js';
 
 /** The broker and the presence store over Redis. */
 @Module({})
@@ -33,7 +37,7 @@ export class RedisModule implements OnApplicationShutdown {
           useFactory: (settings: Settings) => new RedisKeys(settings.REDIS_PREFIX),
         },
         {
-          provide: Broker,
+          provide: RedisBroker,
           inject: [RedisClients, RedisKeys, Settings, Instance, Telemetry],
           useFactory: (
             clients: RedisClients,
@@ -57,6 +61,23 @@ export class RedisModule implements OnApplicationShutdown {
               telemetry,
             ),
         },
+        { provide: Broker, useExisting: RedisBroker },
+        {
+          provide: ControlBus,
+          inject: [RedisBroker],
+          useFactory: ({ calls }: RedisBroker) => new RedisControl(calls),
+        },
+        {
+          provide: RevocationStore,
+          inject: [RedisClients, RedisKeys],
+          useFactory: (clients: RedisClients, keys: RedisKeys) => new RedisRevocations(clients, keys),
+        },
+        {
+          provide: IdempotencyStore,
+          inject: [RedisClients, RedisKeys, Settings],
+          useFactory: (clients: RedisClients, keys: RedisKeys, settings: Settings) =>
+            new RedisIdempotency(clients, keys, settings.IDEMPOTENCY_TTL_SECONDS * 1000),
+        },
         {
           provide: AckedPositions,
           inject: [RedisClients, RedisKeys],
@@ -70,10 +91,11 @@ export class RedisModule implements OnApplicationShutdown {
               instance: instance.name,
               announceUsers: settings.ANNOUNCE_USERS,
               announceMembersMax: settings.ANNOUNCE_MEMBERS_MAX,
+              graceMs: settings.PRESENCE_GRACE_MS,
             }),
         },
       ],
-      exports: [Broker, PresenceStore, AckedPositions],
+      exports: [Broker, PresenceStore, AckedPositions, ControlBus, RevocationStore, IdempotencyStore],
     };
   }
 

@@ -1,4 +1,11 @@
-import { IsContent, IsEventName, IsMessageId, IsRoomName, IsUserId, Optional } from './rules.js';
+import {
+  IsContent,
+  IsEventName,
+  IsMessageId,
+  IsRoomName,
+  IsUserId,
+  Optional,
+} from '../../validation/rules.js';
 
 /** What every message that publishes may carry. */
 export class PublishDto {

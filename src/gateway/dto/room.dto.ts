@@ -1,5 +1,13 @@
 import { IsIn, IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
-import { IsEpoch, IsEventId, IsEventIdOrAcked, IsRoomName, NotWith, Optional } from './rules.js';
+import {
+  IsEpoch,
+  IsEventId,
+  IsEventIdOrAcked,
+  IsRoomName,
+  NotWith,
+  Nullable,
+  Optional,
+} from '../../validation/rules.js';
 
 const MAX_PRESENCE_LIMIT = 1_000;
 const MAX_LIMIT = 100;
@@ -11,8 +19,8 @@ export class RoomDto {
 }
 
 export class JoinRoomDto extends RoomDto {
-  @Optional() @IsEventIdOrAcked() last_event_id?: number | 'acked';
-  @Optional() @IsEpoch() epoch?: string;
+  @Nullable() @IsEventIdOrAcked() last_event_id?: number | 'acked';
+  @Nullable() @IsEpoch() epoch?: string;
   @Optional() @NotWith('last_event_id') @IsInt() @Min(1) @Max(MAX_LIMIT) rewind?: number;
 }
 
@@ -30,5 +38,5 @@ export class AckEventsDto {
   @Optional() @IsRoomName() room?: string;
   @Optional() @NotWith('room') @IsIn([true]) direct?: true;
   @IsEventId() last_event_id: number;
-  @Optional() @IsEpoch() epoch?: string;
+  @Nullable() @IsEpoch() epoch?: string;
 }

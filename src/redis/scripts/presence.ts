@@ -3,8 +3,8 @@ import { Script } from './script.js';
 /**
  * Presence of a partition. For a scope (`cluster` or `room:x`) with the base key `<tag>:presence:<scope>`:
  * `:members` (sorted set, all scores 0: users in the order of their ids), `:holds` (hash: user to number of leases that
- * hold it), `:live` (hash: user to open connections), `:names`. For the partition: `<tag>:presence:counts` (hash:
- * connections, users) and `<tag>:rooms` (set of rooms with an open connection). A lease's entries:
+ * hold it), `:live` (hash: user to open connections), `:connections` (their sum, of a room), `:names`. For the partition: `<tag>:presence:counts` (hash:
+ * connections, users) and `<tag>:rooms` (sorted set, all scores 0: rooms with an open connection). A lease's entries:
  * `<tag>:entries:<lease>` (hash: `<scope> <user>` to open connections).
  */
 const PRESENCE_FUNCTIONS = `
@@ -37,9 +37,13 @@ local function live(tag, scope, user, by)
     add(counts, 'connections', by)
     if now == 0 then add(counts, 'users', -1) elseif now == by then add(counts, 'users', 1) end
   elseif now == 0 and redis.call('EXISTS', key) == 0 then
-    redis.call('SREM', tag .. ':rooms', string.sub(scope, 6))
+    redis.call('ZREM', tag .. ':rooms', string.sub(scope, 6))
   elseif now == by then
-    redis.call('SADD', tag .. ':rooms', string.sub(scope, 6))
+    redis.call('ZADD', tag .. ':rooms', 0, string.sub(scope, 6))
+  end
+  if scope ~= 'cluster' then
+    local total = tag .. ':presence:' .. scope .. ':connections'
+    if redis.call('INCRBY', total, by) == 0 then redis.call('DEL', total) end
   end
 end
 

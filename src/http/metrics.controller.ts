@@ -1,6 +1,6 @@
 import { Controller, Get, Header, UseGuards } from '@nestjs/common';
-import { InternalGuard } from '../http/internal.guard.js';
-import { MetricsService } from './metrics.service.js';
+import { InternalGuard } from './internal.guard.js';
+import { MetricsService } from '../metrics/metrics.service.js';
 
 @Controller()
 @UseGuards(InternalGuard)

@@ -1,6 +1,13 @@
 import type { ValidationArguments } from 'class-validator';
 import { ValidateBy, ValidateIf } from 'class-validator';
-import { isEventName, isRoomName, isUserId, MAX_EPOCH_LENGTH, MAX_REF_LENGTH } from '../../protocol/names.js';
+import {
+  BROADCAST,
+  isEventName,
+  isRoomName,
+  isUserId,
+  MAX_EPOCH_LENGTH,
+  MAX_REF_LENGTH,
+} from '../protocol/names.js';
 
 function rule(
   name: string,
@@ -10,8 +17,11 @@ function rule(
   return ValidateBy({ name, validator: { validate: holds, defaultMessage: () => `$property ${problem}` } });
 }
 
-/** Not there, or null: clients hand back what they were given, and that may be null. */
-export const Optional = (): PropertyDecorator =>
+/** It may be missing; null is a value, and a wrong one. */
+export const Optional = (): PropertyDecorator => ValidateIf((_message, value) => value !== undefined);
+
+/** Missing or null: a position is null on an ephemeral channel, and clients hand back what they were given. */
+export const Nullable = (): PropertyDecorator =>
   ValidateIf((_message, value) => value !== undefined && value !== null);
 
 /** Any JSON value, null too, but there must be one. */
@@ -59,3 +69,19 @@ export const NotWith = (other: string): PropertyDecorator =>
     const given: unknown = args === undefined ? undefined : Reflect.get(args.object, other);
     return given === undefined || given === null;
   });
+
+/** `broadcast`, `room:<name>` or `user:<id>`. */
+export const IsChannel = (): PropertyDecorator =>
+  rule('isChannel', 'must be broadcast, room:<name> or user:<id>', (value) => {
+    if (typeof value !== 'string') return false;
+    if (value.startsWith('room:')) return isRoomName(value.slice(5));
+    return value === BROADCAST || (value.startsWith('user:') && isUserId(value.slice(5)));
+  });
+
+/** What fits a close frame (RFC 6455 section 5.5). */
+export const IsCloseReason = (): PropertyDecorator =>
+  rule(
+    'isCloseReason',
+    'must be a string of at most 123 bytes',
+    (value) => typeof value === 'string' && value.isWellFormed() && Buffer.byteLength(value) <= 123,
+  );

@@ -1,0 +1,69 @@
+import type { KeyObject } from 'node:crypto';
+import { createPublicKey } from 'node:crypto';
+import { Logger } from '@nestjs/common';
+import { JwksClient } from 'jwks-rsa';
+
+const FETCH_TIMEOUT_MS = 3_000;
+/** A key id that is not known is asked for at most this often, whoever makes key ids up. */
+const COOLDOWN_MS = 10_000;
+/** Known keys are read again this often, so that one that was taken out is refused. */
+const REFRESH_MS = 600_000;
+
+/**
+ * The issuer's signing keys by key id. Read when a token names one that is not known, and now and then; the last good
+ * set stays while the issuer is away.
+ */
+export class JwksKeys {
+  private readonly logger = new Logger('Jwks');
+  private readonly client: JwksClient;
+  private keys = new Map<string, KeyObject>();
+  private askedAtMs = -Infinity;
+  private reading: Promise<void> | null = null;
+
+  constructor(
+    uri: string,
+    private readonly nowMs: () => number = () => performance.now(),
+  ) {
+    this.client = new JwksClient({ jwksUri: uri, cache: false, rateLimit: false, timeout: FETCH_TIMEOUT_MS });
+  }
+
+  /** The keys have been read once. */
+  get isReady(): boolean {
+    return this.keys.size > 0;
+  }
+
+  /** The key of this id; null where the issuer has none, or can't be asked now. Never rejects. */
+  async find(keyId: string | undefined): Promise<KeyObject | null> {
+    const sinceMs = this.nowMs() - this.askedAtMs;
+    if (this.known(keyId) === null ? sinceMs > COOLDOWN_MS : sinceMs > REFRESH_MS) this.read();
+    if (this.known(keyId) === null && this.reading !== null) await this.reading;
+    return this.known(keyId);
+  }
+
+  /** Reads the set now, unless that is under way. */
+  read(): void {
+    if (this.reading !== null) return;
+    this.askedAtMs = this.nowMs();
+    this.reading = this.readOnce().finally(() => {
+      this.reading = null;
+    });
+  }
+
+  /** A token without a key id is for the one key there is. */
+  private known(keyId: string | undefined): KeyObject | null {
+    if (keyId !== undefined) return this.keys.get(keyId) ?? null;
+    const [only] = this.keys.values();
+    return this.keys.size === 1 && only !== undefined ? only : null;
+  }
+
+  private async readOnce(): Promise<void> {
+    try {
+      const read = await this.client.getSigningKeys();
+      const keys = new Map<string, KeyObject>();
+      for (const key of read) keys.set(key.kid, createPublicKey(key.getPublicKey()));
+      if (keys.size > 0) this.keys = keys;
+    } catch (error) {
+      this.logger.warn(`the signing keys were not read, ${this.keys.size} are known: ${String(error)}`);
+    }
+  }
+}

@@ -1,0 +1,21 @@
+import { Injectable } from '@nestjs/common';
+import { Settings } from '../config/settings.js';
+import type { Rights } from '../core/identity.js';
+import { AuthorizeHook } from './authorize-hook.js';
+import { RoomRights } from './room-rights.js';
+
+/** Makes a user's rights: what the token says, else what the backend answers, else the policy. */
+@Injectable()
+export class RightsService {
+  constructor(
+    private readonly hook: AuthorizeHook,
+    private readonly settings: Settings,
+  ) {}
+
+  of(userId: string, claims: object): Rights {
+    if (this.hook.isSet)
+      return new RoomRights(claims, (action, channel) => this.hook.allows(userId, action, channel));
+    const isOpen = this.settings.ROOM_POLICY === 'open';
+    return new RoomRights(claims, () => isOpen);
+  }
+}

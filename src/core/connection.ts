@@ -88,6 +88,12 @@ export class Connection {
     this.outbox.push(frame);
   }
 
+  /** While an in-order message is under way: keeps frames that have been counted already. Answers whether one is. */
+  hold(frames: readonly string[]): boolean {
+    this.inbox?.push(...frames);
+    return this.inbox !== null;
+  }
+
   /** Keeps a frame until the in-order message before it is done; it counts as under way from here on. */
   enqueue(text: string): void {
     this.inbox?.push(text);

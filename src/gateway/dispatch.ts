@@ -188,15 +188,12 @@ export class Dispatcher {
   private goOn(connection: Connection): void {
     const waiting = connection.inbox ?? [];
     connection.inbox = null;
-    for (const text of waiting) {
-      if (connection.isGone) return;
-      if (connection.inbox !== null) {
-        // Held again by one of these: the rest keeps its place, before what comes later.
-        connection.inbox.push(text);
-        continue;
-      }
+    while (waiting.length > 0 && !connection.isGone) {
+      // Held again by one of these: the rest keeps its place, before what comes later.
+      if (connection.hold(waiting)) return;
+      const text = waiting.shift();
       connection.end(performance.now());
-      this.dispatch(connection, text);
+      if (text !== undefined) this.dispatch(connection, text);
     }
   }
 

@@ -30,7 +30,7 @@ export class RedisAckedPositions extends AckedPositions {
     ];
     const verdict = await this.clients.run(this.clients.commands, rememberScript, keys, [
       id,
-      epoch ?? '',
+      epoch === undefined ? '' : `=${epoch}`,
       ACKED_TTL_MS,
     ]);
     if (verdict !== 'taken' && verdict !== 'other_epoch' && verdict !== 'ahead')

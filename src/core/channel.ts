@@ -1,7 +1,7 @@
 import type { Position } from '../protocol/messages.js';
 import type { EventEnvelope } from './broker.js';
 import type { Connection } from './connection.js';
-import { continues } from './position.js';
+import { continues, isOlder } from './position.js';
 
 /** Events kept while a channel is opened or a hole is filled; what does not fit is fetched as a hole later. */
 const MAX_BACKLOG = 4_096;
@@ -105,7 +105,9 @@ export class Channel {
     if (at.epoch === epoch) {
       if (id <= at.id) return 'duplicate';
       if (id !== at.id + 1) return 'hole';
-    } else if (id !== 1 || !continues(at, epoch)) {
+    } else if (isOlder(epoch, at.epoch)) {
+      return 'duplicate';
+    } else if (id !== 1 || at.id !== 0 || !continues(at, epoch)) {
       return 'hole';
     }
     this.position = { epoch, id };

@@ -10,7 +10,9 @@ import { Semaphore } from './semaphore.js';
 import type { Telemetry } from './telemetry.js';
 
 /** Events fetched at a time to fill a hole. */
-const FILL_PAGE = 256;
+const FILL_PAGE = 64;
+const FILL_PATIENCE_MS = 250;
+const FILL_LOOK_MS = 5;
 /** Pages of replays that are read at a time, over all resuming members. */
 const CONCURRENT_PAGES = 32;
 
@@ -85,7 +87,9 @@ export class Hub implements BrokerSink {
     if (start === null || !channel.durable) {
       return { outcome: null, enter: () => void channel.members.add(connection), abandon: () => undefined };
     }
-    const replay = new Replay(channel, connection, this.broker, this.pages);
+    const replay = new Replay(channel, connection, this.broker, this.pages, (head) =>
+      this.onHead(channel.name, head),
+    );
     const outcome = await replay.begin(start);
     return {
       outcome,
@@ -144,8 +148,12 @@ export class Hub implements BrokerSink {
 
   private startFilling(channel: Channel): void {
     channel.wait();
+    const before = channel.position;
     this.fill(channel).then(
-      () => this.handOn(channel),
+      () => {
+        if (channel.position !== before) this.handOn(channel);
+        else this.handOnWhatFollows(channel);
+      },
       (error: unknown) => {
         // The position has not moved: the next event, or the next comparison of heads, finds the hole again.
         channel.resume();
@@ -153,6 +161,13 @@ export class Hub implements BrokerSink {
         if (!(error instanceof BrokerUnavailable)) this.onFault(error);
       },
     );
+  }
+
+  /** The log had nothing to fill the hole with: asking it again for the same event would never end. */
+  private handOnWhatFollows(channel: Channel): void {
+    for (const event of channel.resume()) {
+      if (event.position !== null && channel.step(event.position) === 'next') this.deliver(channel, event);
+    }
   }
 
   /** Fetches what the bus did not bring, up to the head, and delivers it; tells the members what is gone for ever. */
@@ -174,8 +189,19 @@ export class Hub implements BrokerSink {
       }
       const reached = history.events.at(-1)?.position;
       if (!reached || reached.id >= history.head.id) break;
+      await this.letRead(channel);
     }
     this.telemetry.holeFound(result);
+  }
+
+  /** What is fetched comes faster than it came live: members that read get the time to, for a while. */
+  private async letRead(channel: Channel): Promise<void> {
+    const untilMs = performance.now() + FILL_PATIENCE_MS;
+    for (const member of channel.members) {
+      while (member.outbox.isHalfFull() && !member.isGone && performance.now() < untilMs) {
+        await new Promise((resolve) => setTimeout(resolve, FILL_LOOK_MS));
+      }
+    }
   }
 
   private tellGap(channel: Channel, after: Position, goesOnAfter: Position): void {

@@ -18,6 +18,9 @@ export class Turn {
   }
 }
 
+/** Within a turn the kernel can't be seen to take anything: so many times the cap may be written before it is looked at. */
+const BURST = 4;
+
 /** The send queue of one connection: capped in bytes, flushed once per turn. */
 export class Outbox {
   private frames: Buffer[] = [];
@@ -38,21 +41,30 @@ export class Outbox {
     this.pendingBytes += bytes.length;
     if (this.frames.push(bytes) === 1) this.turn.add(this);
     // A burst larger than the cap is no reason to call a client slow before it had a chance to read.
-    else if (this.pendingBytes > this.maxBytes) this.flush();
+    else if (this.pendingBytes > this.maxBytes) this.write(BURST * this.maxBytes);
   }
 
   /** Hands what waits to the socket, unless the client has left too much unread. */
   flush(): void {
+    this.write(this.maxBytes);
+  }
+
+  private write(maxQueuedBytes: number): void {
     if (this.frames.length === 0) return;
     const frames = this.frames;
     this.frames = [];
     this.pendingBytes = 0;
-    if (this.isSlow()) {
+    if (this.transport.queuedBytes > maxQueuedBytes) {
       this.close();
       this.onSlow();
     } else if (this.open) {
       this.transport.write(frames);
     }
+  }
+
+  /** Whether so much more leaves the client room: what could as well come later must not fill its queue. */
+  hasRoomFor(bytes: number): boolean {
+    return this.transport.queuedBytes + this.pendingBytes + bytes <= this.maxBytes / 2;
   }
 
   /** Time to wait before more is pushed that could as well come later. */

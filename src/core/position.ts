@@ -17,3 +17,11 @@ export function continues(seen: Position, epoch: string): boolean {
   if (seen.epoch === epoch) return true;
   return lifeOf(seen.epoch) === lifeOf(epoch) && (seen.id === 0 || seen.epoch.endsWith('.0'));
 }
+
+/** Whether `epoch` was over when `other` began: lives are named so that later ones sort after earlier ones. */
+export function isOlder(epoch: string, other: string): boolean {
+  const life = lifeOf(epoch);
+  const otherLife = lifeOf(other);
+  if (life !== otherLife) return life < otherLife;
+  return Number(epoch.slice(life.length + 1)) < Number(other.slice(otherLife.length + 1));
+}

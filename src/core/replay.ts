@@ -6,6 +6,7 @@ import type { Channel } from './channel.js';
 import type { Connection } from './connection.js';
 import type { Frame } from './frame.js';
 import { frameEvent, frameServerEvent } from './frame.js';
+import { isOlder } from './position.js';
 import type { Semaphore } from './semaphore.js';
 
 /** Events read from the log at a time. */
@@ -48,6 +49,8 @@ export class Replay {
     private readonly connection: Connection,
     private readonly broker: Broker,
     private readonly pages: Semaphore,
+    /** The log is ahead of what was delivered here. */
+    private readonly onBehind: (head: Position) => void,
   ) {}
 
   cancel(): void {
@@ -74,24 +77,24 @@ export class Replay {
     const asked = this.askedPosition(start);
     let after = asked;
     // The head needs no reading, unless a page is missing or the log has to judge the position.
-    let history: History | null = this.isHead(after) ? null : await this.read(after);
+    let history: History | null = this.isHead(after) ? null : await this.readFresh(after);
     if (history?.kind === 'lost' && start.kind === 'rewind') {
       after = { epoch: history.head.epoch, id: history.oldestId - 1 };
-      history = await this.read(after);
+      history = await this.readFresh(after);
     }
     const position = this.channel.position ?? after;
     if (history?.kind === 'lost') {
       this.from = position;
       return { recovered: false, position, replayed: 0, gapAfter: start.kind === 'resume' ? asked.id : null };
     }
-    this.from = { epoch: position.epoch, id: Math.min(after.id, position.id) };
     this.firstPage = history?.events ?? null;
-    return {
-      recovered: start.kind === 'resume',
-      position,
-      replayed: position.id - this.from.id,
-      gapAfter: null,
-    };
+    this.from = { epoch: history?.head.epoch ?? position.epoch, id: after.id };
+    if (history !== null && this.isAhead(this.from)) {
+      // It has seen on another instance what has not come here yet.
+      this.onBehind(history.head);
+      return { recovered: start.kind === 'resume', position: this.from, replayed: 0, gapAfter: null };
+    }
+    return { recovered: start.kind === 'resume', position, replayed: position.id - after.id, gapAfter: null };
   }
 
   private askedPosition(start: ReplayStart): Position {
@@ -107,17 +110,24 @@ export class Replay {
     this.firstPage = null;
     this.channel.replays.set(this.connection, this);
     try {
-      for (;;) {
-        if (this.isGone()) return;
-        if (page !== null) at = this.push(at, page);
-        if (this.join(at)) return;
-        await this.paced();
+      while (!this.isGone()) {
+        const tail = this.channel.tailAfter(at);
+        if (tail !== null && this.fits(tail)) {
+          this.join(tail);
+          return;
+        }
+        const known = tail ?? page;
         page = null;
-        const history = await this.readPatiently(at);
-        if (history === null) return;
-        if (history.kind === 'lost')
-          at = this.tellGap(at, { epoch: history.head.epoch, id: history.oldestId - 1 });
-        else page = history.events;
+        if (known !== null) at = await this.push(at, known);
+        else if (this.isAhead(at)) await pause(PACE_MS);
+        else {
+          const history = await this.readPatiently(at);
+          if (history?.kind === 'events') page = history.events;
+          else if (history?.kind === 'lost') {
+            at = this.tellGap(at, { epoch: history.head.epoch, id: history.oldestId - 1 });
+          }
+          if (page?.length === 0) await pause(PACE_MS);
+        }
       }
     } finally {
       this.end();
@@ -129,28 +139,39 @@ export class Replay {
     if (this.channel.replays.get(this.connection) === this) this.channel.replays.delete(this.connection);
   }
 
-  /** Pushes what the live members have got too; what they have not will come to all. */
-  private push(at: Position, page: readonly EventEnvelope[]): Position {
-    const head = this.channel.position;
+  /** Pushes what the live members have got too, at the pace of the client; what they have not will come to all. */
+  private async push(at: Position, events: readonly EventEnvelope[]): Promise<Position> {
     let reached = at;
-    for (const event of page) {
+    for (const event of events) {
+      const head = this.channel.position;
       const { position } = event;
-      if (position === null || head === null || position.epoch !== head.epoch || position.id > head.id) break;
-      if (position.id <= reached.id && position.epoch === reached.epoch) continue;
+      if (this.isGone() || position === null || head === null) break;
+      if (position.epoch !== head.epoch || position.id > head.id) break;
+      if (position.epoch === reached.epoch && position.id <= reached.id) continue;
       this.pushOne(event);
       reached = position;
+      if (this.connection.outbox.isHalfFull()) await this.paced();
     }
     return reached;
   }
 
+  private fits(events: readonly EventEnvelope[]): boolean {
+    const bytes = events.reduce((total, { body }) => total + body.length, 0);
+    return events.length === 0 || this.connection.outbox.hasRoomFor(bytes);
+  }
+
   /** The seam: from here on the member gets what all get. */
-  private join(at: Position): boolean {
-    const rest = this.channel.tailAfter(at);
-    if (rest === null) return false;
+  private join(rest: readonly EventEnvelope[]): void {
     for (const event of rest) this.pushOne(event);
     this.channel.replays.delete(this.connection);
     this.channel.members.add(this.connection);
-    return true;
+  }
+
+  /** Whether the member has seen more than was delivered here so far. */
+  private isAhead(at: Position): boolean {
+    const head = this.channel.position;
+    if (head === null) return false;
+    return at.epoch === head.epoch ? at.id > head.id : isOlder(head.epoch, at.epoch);
   }
 
   private pushOne(event: EventEnvelope): void {
@@ -173,6 +194,15 @@ export class Replay {
 
   private read(after: Position): Promise<History> {
     return this.pages.run(() => this.broker.history(this.channel.name, after, PAGE));
+  }
+
+  /** An answer from before the epoch changed, when the channel has changed meanwhile, is none. */
+  private async readFresh(after: Position): Promise<History> {
+    for (;;) {
+      const history = await this.read(after);
+      const { position } = this.channel;
+      if (position === null || !isOlder(history.head.epoch, position.epoch)) return history;
+    }
   }
 
   /** Goes on asking while the broker is away; null once the member is gone. */

@@ -33,6 +33,7 @@ export interface ApiKey {
 }
 
 const MAX_INTERVAL_MS = 2 ** 31 - 1;
+const CHANNEL_PATTERNS = 'must be patterns of channels: broadcast, room:..., user:..., * for any characters';
 const MIN_SECRET_BYTES = 32;
 const API_SCOPES = ['publish', 'read', 'control'];
 const KEYS = ['JWT_SECRET', 'JWT_PUBLIC_KEY', 'JWT_JWKS_URI'] as const;
@@ -220,11 +221,7 @@ export class Settings {
   @Setting(integer, 2_592_000) @IsInt() @Min(1) readonly REVOCATION_TTL_SECONDS: number;
 
   @Setting(list, [])
-  @Check(
-    'must be patterns of channels: broadcast, room:..., user:..., * for any characters',
-    isChannelPattern,
-    true,
-  )
+  @Check(CHANNEL_PATTERNS, isChannelPattern, true)
   readonly EPHEMERAL_CHANNELS: string[];
 
   @Setting(flag, true, false) @IsBoolean() readonly ANNOUNCE_USERS: boolean;
@@ -243,7 +240,10 @@ export class Settings {
   readonly API_KEYS: ApiKey[];
 
   @Setting(text) @IsOptional() @IsString() readonly INBOUND_STREAM?: string;
-  @Setting(list) @IsOptional() readonly INBOUND_CHANNELS?: string[];
+  @Setting(list)
+  @IsOptional()
+  @Check(CHANNEL_PATTERNS, isChannelPattern, true)
+  readonly INBOUND_CHANNELS?: string[];
   @Setting(integer, 1_000_000) @IsInt() @Min(1) readonly INBOUND_MAXLEN: number;
 
   @Setting(hops, 0)
@@ -299,6 +299,11 @@ function conflicts(settings: Settings, isWrong: (name: string) => boolean): stri
     'DURABILITY=replicated needs REDIS_URL or REDIS_SENTINELS',
   );
   demand(
+    ['INBOUND_STREAM', ...stores],
+    () => settings.INBOUND_STREAM === undefined || settings.usesRedis,
+    'INBOUND_STREAM needs Redis',
+  );
+  demand(
     ['PORT', 'INTERNAL_PORT'],
     () =>
       settings.INTERNAL_PORT === undefined ||
@@ -323,7 +328,7 @@ function conflicts(settings: Settings, isWrong: (name: string) => boolean): stri
     `JWT_ALGORITHMS must be of ${allowed.join(', ')} with this key`,
   );
   if (settings.isProduction) demandInProduction(settings, demand);
-  return [...faults, ...unsupported(settings)];
+  return faults;
 }
 
 function allowedAlgorithms({ JWT_PUBLIC_KEY, JWT_JWKS_URI }: Settings): readonly Algorithm[] {
@@ -360,14 +365,6 @@ function demandInProduction(
     () => settings.JWT_SECRET === undefined || Buffer.byteLength(settings.JWT_SECRET) >= MIN_SECRET_BYTES,
     `JWT_SECRET must have at least ${MIN_SECRET_BYTES} bytes in production`,
   );
-}
-
-/** A setting that would be ignored is a fault: its owner counts on it. */
-function unsupported(settings: Settings): string[] {
-  const names = ['WEBHOOK_URL', 'INBOUND_STREAM'] as const;
-  return names
-    .filter((name) => settings[name] !== undefined)
-    .map((name) => `${name} is not supported by this version`);
 }
 
 /** Reads and checks every setting. Throws {@link SettingsError}. */

@@ -12,6 +12,7 @@ import { Connection } from '../core/connection.js';
 import { chatBody, textBody } from '../core/event-body.js';
 import { ProtocolError } from '../protocol/errors.js';
 import type { AckReply, LeftRoomReply, PongReply, PresenceReply } from '../protocol/messages.js';
+import { jsonText } from '../protocol/messages.js';
 import { BROADCAST, roomChannel, userChannel } from '../protocol/names.js';
 import { AuthDto } from './dto/auth.dto.js';
 import { ChatDto, DirectMessageDto, PublishDto, RoomMessageDto } from './dto/publish.dto.js';
@@ -77,7 +78,19 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
   @SubscribeMessage(PLAIN_TEXT)
   @Requires({ action: 'publish', channel: channelOf.broadcast })
   async plainText(@ConnectedSocket() connection: Connection, @MessageBody() text: string): Promise<void> {
-    await this.publisher.publish({ channel: BROADCAST, body: textBody(connection.userId, text, Date.now()) });
+    const tsMs = Date.now();
+    const { id, userId } = connection;
+    await this.publisher.publishFromClient(
+      { channel: BROADCAST, body: textBody(userId, text, tsMs) },
+      {
+        user: userId,
+        connection: id,
+        event: 'text',
+        content: () => jsonText(text),
+        messageId: undefined,
+        tsMs,
+      },
+    );
   }
 
   @SubscribeMessage('join_room')
@@ -175,12 +188,21 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
   ): Promise<AckReply> {
     const from = connection.userId;
     const named = messageId === undefined ? {} : { messageId };
-    const body = chatBody({ event: event ?? 'chat', from, content, ...address, ...named }, Date.now());
-    const { position, duplicate } = await this.publisher.publish({
+    const tsMs = Date.now();
+    const name = event ?? 'chat';
+    const publication = {
       channel,
-      body,
+      body: chatBody({ event: name, from, content, ...address, ...named }, tsMs),
       ...(exclude === undefined ? {} : { exclude }),
       ...(named.messageId === undefined ? {} : { idempotency: { scope: from, key: named.messageId } }),
+    };
+    const { position, duplicate } = await this.publisher.publishFromClient(publication, {
+      user: from,
+      connection: connection.id,
+      event: name,
+      content: () => jsonText(content),
+      messageId,
+      tsMs,
     });
     return {
       event: 'ack',

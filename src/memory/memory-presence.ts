@@ -9,10 +9,13 @@ import type {
 import { presenceNotice, PresenceStore } from '../core/presence-store.js';
 import { BROADCAST } from '../protocol/names.js';
 import type { MemoryBroker } from './memory-broker.js';
+import type { MemoryWebhookOutbox } from './memory-webhook-outbox.js';
 
 export interface MemoryPresenceOptions {
   announceUsers: boolean;
   announceMembersMax: number;
+  /** Where changes are kept for the backend. */
+  webhooks?: MemoryWebhookOutbox;
 }
 
 interface Present {
@@ -110,11 +113,17 @@ export class MemoryPresence extends PresenceStore {
       const members = users.size;
       users.delete(userId);
       if (users.size === 0) this.scopes.delete(scope);
+      if (scope === 'cluster') this.options.webhooks?.add('user.disconnected', { user_id: userId });
+      else if (members === 1) this.options.webhooks?.add('room.vacated', { room: scope.slice(5) });
       if (announce) this.notify(scope, userId, false, members);
       return;
     }
     users.set(userId, { connections, name: name ?? known?.name });
     this.scopes.set(scope, users);
+    if (known === undefined && scope === 'cluster')
+      this.options.webhooks?.add('user.connected', { user_id: userId });
+    else if (known === undefined && users.size === 1)
+      this.options.webhooks?.add('room.occupied', { room: scope.slice(5) });
     if (known === undefined && announce) this.notify(scope, userId, true, users.size);
   }
 

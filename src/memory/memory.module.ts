@@ -5,11 +5,14 @@ import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import { ChannelRules } from '../core/channel-rules.js';
 import { ControlBus, IdempotencyStore, RevocationStore } from '../core/control.js';
+import { Inbound, NoInbound } from '../core/inbound.js';
 import { PresenceStore } from '../core/presence-store.js';
+import { WebhookOutbox } from '../core/webhook-outbox.js';
 import { MemoryAckedPositions } from './memory-acked-positions.js';
 import { MemoryBroker } from './memory-broker.js';
 import { MemoryControl, MemoryIdempotency, MemoryRevocations } from './memory-control.js';
 import { MemoryPresence } from './memory-presence.js';
+import { MemoryWebhookOutbox } from './memory-webhook-outbox.js';
 
 /** The embedded broker and presence store: one instance, nothing to install. */
 @Module({
@@ -25,6 +28,9 @@ import { MemoryPresence } from './memory-presence.js';
         }),
     },
     { provide: Broker, useExisting: MemoryBroker },
+    MemoryWebhookOutbox,
+    { provide: WebhookOutbox, useExisting: MemoryWebhookOutbox },
+    { provide: Inbound, useClass: NoInbound },
     { provide: ControlBus, useClass: MemoryControl },
     { provide: RevocationStore, useClass: MemoryRevocations },
     {
@@ -39,15 +45,25 @@ import { MemoryPresence } from './memory-presence.js';
     },
     {
       provide: PresenceStore,
-      inject: [MemoryBroker, Settings],
-      useFactory: (broker: MemoryBroker, settings: Settings) =>
+      inject: [MemoryBroker, MemoryWebhookOutbox, Settings],
+      useFactory: (broker: MemoryBroker, webhooks: MemoryWebhookOutbox, settings: Settings) =>
         new MemoryPresence(broker, {
           announceUsers: settings.ANNOUNCE_USERS,
           announceMembersMax: settings.ANNOUNCE_MEMBERS_MAX,
+          ...(settings.WEBHOOK_URL === undefined ? {} : { webhooks }),
         }),
     },
   ],
-  exports: [Broker, PresenceStore, AckedPositions, ControlBus, RevocationStore, IdempotencyStore],
+  exports: [
+    Broker,
+    PresenceStore,
+    AckedPositions,
+    ControlBus,
+    RevocationStore,
+    IdempotencyStore,
+    WebhookOutbox,
+    Inbound,
+  ],
 })
 export class MemoryModule implements OnApplicationShutdown {
   constructor(

@@ -27,6 +27,7 @@ import { RedisReplication } from './redis-replication.js';
 import { rememberScript } from './scripts/acked.js';
 import { claimScript } from './scripts/claim.js';
 import { settleScript, unlockScript } from './scripts/fence.js';
+import { inboundScript } from './scripts/inbound.js';
 import { leasesScript } from './scripts/lease.js';
 import { publishScript } from './scripts/publish.js';
 import { beforeScript, headsScript, historyScript } from './scripts/read.js';
@@ -47,6 +48,7 @@ const SCRIPTS = [
   unlockScript,
   leasesScript,
   claimScript,
+  inboundScript,
 ];
 
 export interface RedisBrokerOptions extends PublisherOptions {

@@ -59,6 +59,11 @@ export class RedisKeys {
     return `${this.tag(partition)}:probe:${instance}`;
   }
 
+  /** The stream of webhook events: of a partition in a cluster, else the one for all. */
+  webhooks(partition: number, sharded: boolean): string {
+    return sharded ? `${this.tag(partition)}:webhooks` : `${this.prefix}:webhooks`;
+  }
+
   /** The answer to an HTTP call, by the digest of its idempotency key. */
   answer(digest: string): string {
     return `${this.prefix}:answer:${digest}`;

@@ -39,6 +39,8 @@ export interface RedisPresenceOptions {
   announceMembersMax: number;
   /** How long users count as present after their instance has ended. */
   graceMs: number;
+  /** Keep changes for the backend. */
+  webhooks: boolean;
 }
 
 /**
@@ -187,8 +189,13 @@ export class RedisPresence extends PresenceStore {
         connections ?? -1,
         announce && (scope !== 'cluster' || this.options.announceUsers) ? this.clients.announce : '',
         this.options.announceMembersMax,
+        this.webhooksOf(partition),
       ],
     );
+  }
+
+  private webhooksOf(partition: number): string {
+    return this.options.webhooks ? this.keys.webhooks(partition, this.clients.sharded) : '';
   }
 
   private entriesKey(partition: number, lease: string): string {
@@ -281,6 +288,7 @@ export class RedisPresence extends PresenceStore {
           this.options.announceUsers ? this.clients.announce : '',
           this.clients.announce,
           this.options.announceMembersMax,
+          this.webhooksOf(partition),
         ],
       );
       if (count === 0) return taken;

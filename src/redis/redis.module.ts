@@ -6,16 +6,20 @@ import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import { ChannelRules } from '../core/channel-rules.js';
 import { ControlBus, IdempotencyStore, RevocationStore } from '../core/control.js';
+import { Inbound, NoInbound } from '../core/inbound.js';
 import { PresenceStore } from '../core/presence-store.js';
 import { Telemetry } from '../core/telemetry.js';
+import { WebhookOutbox } from '../core/webhook-outbox.js';
 import { RedisAckedPositions } from './redis-acked-positions.js';
 import { RedisBroker } from './redis-broker.js';
 import { RedisClients } from './redis-clients.js';
 import { RedisControl } from './redis-control.js';
 import { RedisIdempotency } from './redis-idempotency.js';
+import { RedisInbound } from './redis-inbound.js';
 import { RedisKeys } from './redis-keys.js';
 import { RedisPresence } from './redis-presence.js';
 import { RedisRevocations } from './redis-revocations.js';
+import { RedisWebhookOutbox } from './redis-webhook-outbox.js';
 
 /** The broker and the presence store over Redis. */
 @Module({})
@@ -79,6 +83,26 @@ export class RedisModule implements OnApplicationShutdown {
             new RedisIdempotency(clients, keys, settings.IDEMPOTENCY_TTL_SECONDS * 1000),
         },
         {
+          provide: WebhookOutbox,
+          inject: [RedisClients, RedisKeys],
+          useFactory: (clients: RedisClients, keys: RedisKeys) => new RedisWebhookOutbox(clients, keys),
+        },
+        {
+          provide: Inbound,
+          inject: [RedisClients, Settings],
+          useFactory: (
+            clients: RedisClients,
+            { INBOUND_STREAM, INBOUND_CHANNELS, INBOUND_MAXLEN }: Settings,
+          ) =>
+            INBOUND_STREAM === undefined
+              ? new NoInbound()
+              : new RedisInbound(clients, {
+                  stream: INBOUND_STREAM,
+                  channels: INBOUND_CHANNELS,
+                  maxLength: INBOUND_MAXLEN,
+                }),
+        },
+        {
           provide: AckedPositions,
           inject: [RedisClients, RedisKeys],
           useFactory: (clients: RedisClients, keys: RedisKeys) => new RedisAckedPositions(clients, keys),
@@ -92,10 +116,20 @@ export class RedisModule implements OnApplicationShutdown {
               announceUsers: settings.ANNOUNCE_USERS,
               announceMembersMax: settings.ANNOUNCE_MEMBERS_MAX,
               graceMs: settings.PRESENCE_GRACE_MS,
+              webhooks: settings.WEBHOOK_URL !== undefined,
             }),
         },
       ],
-      exports: [Broker, PresenceStore, AckedPositions, ControlBus, RevocationStore, IdempotencyStore],
+      exports: [
+        Broker,
+        PresenceStore,
+        AckedPositions,
+        ControlBus,
+        RevocationStore,
+        IdempotencyStore,
+        WebhookOutbox,
+        Inbound,
+      ],
     };
   }
 

@@ -47,7 +47,12 @@ local function live(tag, scope, user, by)
   end
 end
 
-local function enter(entries, tag, scope, user, name, connections, announce, max)
+-- Keeps a change for the backend, in the step that makes it.
+local function record(webhooks, type, name)
+  if webhooks ~= '' then redis.call('XADD', webhooks, 'MAXLEN', '~', 100000, '*', 'type', type, 'name', name) end
+end
+
+local function enter(entries, tag, scope, user, name, connections, announce, max, webhooks)
   local field = scope .. ' ' .. user
   local old = redis.call('HGET', entries, field)
   redis.call('HSET', entries, field, connections)
@@ -56,12 +61,14 @@ local function enter(entries, tag, scope, user, name, connections, announce, max
   if name ~= '' then redis.call('HSET', base .. ':names', user, name) end
   if old or redis.call('HINCRBY', base .. ':holds', user, 1) ~= 1 then return end
   redis.call('ZADD', base .. ':members', 0, user)
+  if scope == 'cluster' then record(webhooks, 'user.connected', user)
+  elseif redis.call('ZCARD', base .. ':members') == 1 then record(webhooks, 'room.occupied', string.sub(scope, 6)) end
   if announce ~= '' and (scope == 'cluster' or redis.call('ZCARD', base .. ':members') <= max) then
     notify(tag, scope, user, true, announce)
   end
 end
 
-local function leave(entries, tag, scope, user, announce, max)
+local function leave(entries, tag, scope, user, announce, max, webhooks)
   local field = scope .. ' ' .. user
   local old = redis.call('HGET', entries, field)
   if not old then return end
@@ -73,33 +80,36 @@ local function leave(entries, tag, scope, user, announce, max)
   redis.call('HDEL', base .. ':names', user)
   local members = redis.call('ZCARD', base .. ':members')
   redis.call('ZREM', base .. ':members', user)
+  if scope == 'cluster' then record(webhooks, 'user.disconnected', user)
+  elseif members == 1 then record(webhooks, 'room.vacated', string.sub(scope, 6)) end
   if announce ~= '' and (scope == 'cluster' or members <= max) then notify(tag, scope, user, false, announce) end
 end
 `;
 
 /**
  * Writes one entry of a lease. KEYS: the lease's entries. ARGV: tag, scope, user, name (empty: none), open connections
- * (-1: gone), the publish command (empty: tell nobody), members up to which a room is told.
+ * (-1: gone), the publish command (empty: tell nobody), members up to which a room is told, the webhook stream (empty:
+ * none).
  */
 export const presenceWriteScript = new Script(`${PRESENCE_FUNCTIONS}
 local connections = tonumber(ARGV[5])
 if connections < 0 then
-  leave(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[7]))
+  leave(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[7]), ARGV[8])
 else
-  enter(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], connections, ARGV[6], tonumber(ARGV[7]))
+  enter(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], connections, ARGV[6], tonumber(ARGV[7]), ARGV[8])
 end
 return 0
 `);
 
 /**
  * Takes out up to 200 entries of a dead lease. KEYS: its entries. ARGV: tag, the publish command for users, the one for
- * rooms, members up to which a room is told. Answers how many were taken; run it until that is 0.
+ * rooms, members up to which a room is told, the webhook stream. Answers how many were taken; run it until that is 0.
  */
 export const presenceReapScript = new Script(`${PRESENCE_FUNCTIONS}
 local taken = 0
 for _, field in ipairs(redis.call('HRANDFIELD', KEYS[1], 200)) do
   local scope, user = string.match(field, '^(%S+) (.*)$')
-  leave(KEYS[1], ARGV[1], scope, user, scope == 'cluster' and ARGV[2] or ARGV[3], tonumber(ARGV[4]))
+  leave(KEYS[1], ARGV[1], scope, user, scope == 'cluster' and ARGV[2] or ARGV[3], tonumber(ARGV[4]), ARGV[5])
   taken = taken + 1
 end
 return taken

@@ -1,0 +1,78 @@
+import { randomBytes } from 'node:crypto';
+import { BrokerUnavailable } from '../core/broker.js';
+import type { WebhookBatch, WebhookEvent, WebhookType } from '../core/webhook-outbox.js';
+import { WebhookOutbox } from '../core/webhook-outbox.js';
+import type { RedisClients } from './redis-clients.js';
+import type { RedisKeys } from './redis-keys.js';
+import { PARTITIONS } from './redis-keys.js';
+import { unlockScript } from './scripts/fence.js';
+
+const BATCH = 100;
+/** Longer than a receiver may take to answer. */
+const LOCK_MS = 30_000;
+
+/**
+ * Webhook events in streams that the presence scripts write in the step that makes the change: one stream, or in a
+ * cluster one for each partition. A lock names the instance that sends from a stream.
+ */
+export class RedisWebhookOutbox extends WebhookOutbox {
+  private readonly streams: readonly string[];
+  private next = 0;
+
+  constructor(
+    private readonly clients: RedisClients,
+    keys: RedisKeys,
+  ) {
+    super();
+    const partitions = clients.sharded ? PARTITIONS : 1;
+    this.streams = Array.from({ length: partitions }, (_, partition) =>
+      keys.webhooks(partition, clients.sharded),
+    );
+  }
+
+  async take(): Promise<WebhookBatch | null> {
+    try {
+      for (let looked = 0; looked < this.streams.length; looked += 1) {
+        const stream = this.streams[this.next % this.streams.length] ?? '';
+        this.next += 1;
+        const batch = await this.takeFrom(stream);
+        if (batch !== null) return batch;
+      }
+      return null;
+    } catch (error) {
+      throw new BrokerUnavailable(error);
+    }
+  }
+
+  private async takeFrom(stream: string): Promise<WebhookBatch | null> {
+    const { commands } = this.clients;
+    if ((await commands.xlen(stream)) === 0) return null;
+    const lock = `${stream}:lock`;
+    const holder = randomBytes(8).toString('hex');
+    if ((await commands.set(lock, holder, 'PX', LOCK_MS, 'NX')) === null) return null;
+    const unlock = async (): Promise<void> => {
+      await this.clients.run(commands, unlockScript, [lock], [holder]);
+    };
+    const entries = await commands.xrange(stream, '-', '+', 'COUNT', BATCH);
+    if (entries.length === 0) {
+      await unlock();
+      return null;
+    }
+    return {
+      events: entries.map(([id, fields]) => eventOf(stream, id, fields)),
+      confirm: async () => {
+        await commands.xdel(stream, ...entries.map(([id]) => id));
+        await unlock();
+      },
+      release: unlock,
+    };
+  }
+}
+
+function eventOf(stream: string, id: string, fields: readonly string[]): WebhookEvent {
+  const [, type = '', , name = ''] = fields;
+  const data = type.startsWith('user.') ? { user_id: name } : { room: name };
+  const timestamp = new Date(Number(id.split('-')[0])).toISOString();
+  // Streams of a cluster number apart.
+  return { id: `${/\{(\d+)\}/.exec(stream)?.[1] ?? '0'}-${id}`, type: type as WebhookType, timestamp, data };
+}

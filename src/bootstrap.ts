@@ -5,7 +5,7 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import { AppModule } from './app.module.js';
 import { Instance } from './config/instance.js';
 import { PinoLogger } from './config/pino.logger.js';
-import type { Environment } from './config/settings.js';
+import type { Environment } from './config/setting.js';
 import { readSettings, Settings } from './config/settings.js';
 import { ConnectionsService } from './connections/connections.service.js';
 import { GatewayAdapter } from './gateway/gateway.adapter.js';

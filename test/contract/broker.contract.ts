@@ -52,6 +52,16 @@ export function positionOf({ position }: Published): Position {
   return position;
 }
 
+export function firstOf<T>(items: readonly T[]): T {
+  const [first] = items;
+  if (first === undefined) throw new Error('there is none');
+  return first;
+}
+
+export function lastOf<T>(items: readonly T[]): T {
+  return firstOf(items.slice(-1));
+}
+
 export function eventsOf(history: History): EventEnvelope[] {
   if (history.kind === 'lost') throw new Error(`lost: ${JSON.stringify(history)}`);
   return history.events;
@@ -94,7 +104,8 @@ export function brokerContract(factory: BrokerFactory): void {
           [1, 2, 3],
           [1, 2],
         ]);
-        for (const positions of [one, other]) expect(new Set(positions.map(({ epoch }) => epoch)).size).toBe(1);
+        for (const positions of [one, other])
+          expect(new Set(positions.map(({ epoch }) => epoch)).size).toBe(1);
       });
 
       it('what was published in one turn in the order of the calls', async () => {
@@ -119,9 +130,12 @@ export function brokerContract(factory: BrokerFactory): void {
         expect(pair.thereSink.bodies(channel)).toEqual(upTo(50).map(body));
       });
 
-      it.each(['broadcast', 'room:a', 'user:room:cursor:a', 'room:cursor'])('%s, which is durable', (channel) => {
-        expect(pair.here.isDurable(channel)).toBe(true);
-      });
+      it.each(['broadcast', 'room:a', 'user:room:cursor:a', 'room:cursor'])(
+        '%s, which is durable',
+        (channel) => {
+          expect(pair.here.isDurable(channel)).toBe(true);
+        },
+      );
     });
 
     describe('delivers', () => {
@@ -131,7 +145,10 @@ export function brokerContract(factory: BrokerFactory): void {
         const texts = (name: string): string[] => upTo(200).map((at) => body(`${name} ${at}`));
         const publish = async (broker: Broker, name: string): Promise<[number, string][]> =>
           Promise.all(
-            texts(name).map(async (text) => [positionOf(await broker.publish({ channel, body: text })).id, text]),
+            texts(name).map(async (text) => [
+              positionOf(await broker.publish({ channel, body: text })).id,
+              text,
+            ]),
           );
         const acknowledged = await Promise.all([publish(pair.here, 'here'), publish(pair.there, 'there')]);
         const order = acknowledged
@@ -296,7 +313,9 @@ export function brokerContract(factory: BrokerFactory): void {
       it('but not over channels', async () => {
         const [first, second] = [fresh('room:a'), fresh('room:b')];
         await pair.here.publish({ channel: first, body: body(1), idempotency });
-        expect((await pair.here.publish({ channel: second, body: body(1), idempotency })).duplicate).toBe(false);
+        expect((await pair.here.publish({ channel: second, body: body(1), idempotency })).duplicate).toBe(
+          false,
+        );
       });
 
       it('but not on an ephemeral channel', async () => {
@@ -348,7 +367,7 @@ export function brokerContract(factory: BrokerFactory): void {
       it('is what follows a position, oldest first, the same on both ends', async () => {
         const channel = fresh('room:a');
         const positions = await publishMany(pair.here, channel, 5);
-        const [{ epoch = '' } = {}] = positions;
+        const { epoch } = firstOf(positions);
         for (const broker of [pair.here, pair.there]) {
           for (const id of upTo(5, 0)) {
             const history = await broker.history(channel, { epoch, id }, 100);
@@ -363,7 +382,7 @@ export function brokerContract(factory: BrokerFactory): void {
 
       it.each([1, 2, 3, 7, 99, 100, 101])('comes in pages of %d, nothing lost or doubled', async (limit) => {
         const channel = fresh('room:a');
-        const [{ epoch = '' } = {}] = await publishMany(pair.here, channel, 100);
+        const { epoch } = firstOf(await publishMany(pair.here, channel, 100));
         const ids: (number | undefined)[] = [];
         let after = 0;
         for (;;) {
@@ -384,7 +403,7 @@ export function brokerContract(factory: BrokerFactory): void {
         ['an id far ahead of the channel', { id: Number.MAX_SAFE_INTEGER }],
       ])('after %s is lost', async (_what, asked) => {
         const channel = fresh('room:a');
-        const [head = { epoch: '', id: 0 }] = (await publishMany(pair.here, channel, 5)).slice(-1);
+        const head = lastOf(await publishMany(pair.here, channel, 5));
         expect(await pair.there.history(channel, { ...head, ...asked }, 10)).toEqual({
           kind: 'lost',
           head,
@@ -395,7 +414,7 @@ export function brokerContract(factory: BrokerFactory): void {
       it('keeps the newest events up to its size, and says from where on', async () => {
         const { here, there } = await factory.create({ ...defaults, historySize: 10 });
         const channel = fresh('room:a');
-        const [head = { epoch: '', id: 0 }] = (await publishMany(here, channel, 137)).slice(-1);
+        const head = lastOf(await publishMany(here, channel, 137));
         const at = (id: number): Promise<History> => there.history(channel, { ...head, id }, 1_000);
         expect(idsOf(eventsOf(await at(127)))).toEqual(upTo(137, 128));
         expect(idsOf(eventsOf(await at(136)))).toEqual([137]);
@@ -406,7 +425,7 @@ export function brokerContract(factory: BrokerFactory): void {
       it('keeps events for their time, and the numbering beyond it', async () => {
         const { here, there } = await factory.create({ ...defaults, historyTtlMs: 300 });
         const channel = fresh('room:a');
-        const [head = { epoch: '', id: 0 }] = (await publishMany(here, channel, 3)).slice(-1);
+        const head = lastOf(await publishMany(here, channel, 3));
         expect(idsOf(eventsOf(await there.history(channel, { ...head, id: 0 }, 10)))).toEqual([1, 2, 3]);
         await eventually(async () => {
           const history = await there.history(channel, { ...head, id: 0 }, 10);
@@ -415,7 +434,10 @@ export function brokerContract(factory: BrokerFactory): void {
         expect(await there.history(channel, head, 10)).toEqual({ kind: 'events', events: [], head });
         expect(positionOf(await here.publish({ channel, body: body(4) }))).toEqual({ ...head, id: 4 });
         expect(idsOf(eventsOf(await there.history(channel, head, 10)))).toEqual([4]);
-        expect(await there.history(channel, { ...head, id: 1 }, 10)).toMatchObject({ kind: 'lost', oldestId: 4 });
+        expect(await there.history(channel, { ...head, id: 1 }, 10)).toMatchObject({
+          kind: 'lost',
+          oldestId: 4,
+        });
       });
     });
 
@@ -424,7 +446,7 @@ export function brokerContract(factory: BrokerFactory): void {
 
       it('is the newest that fit, oldest first, and says whether there are older ones', async () => {
         const channel = fresh('room:a');
-        const [{ epoch = '' } = {}] = await publishMany(pair.here, channel, 10);
+        const { epoch } = firstOf(await publishMany(pair.here, channel, 10));
         const ask = async (id: number | null, events: number): Promise<unknown> => {
           const page = await pair.there.before(channel, id, { events, bytes });
           expect(page.epoch).toBe(epoch);
@@ -450,7 +472,8 @@ export function brokerContract(factory: BrokerFactory): void {
 
       it('stays within the bytes, but for one event', async () => {
         const channel = fresh('room:a');
-        for (const content of upTo(5)) await pair.here.publish({ channel, body: body(`${content}${'x'.repeat(1_000)}`) });
+        for (const content of upTo(5))
+          await pair.here.publish({ channel, body: body(`${content}${'x'.repeat(1_000)}`) });
         const ids = async (most: number): Promise<unknown> => {
           const { events, more } = await pair.there.before(channel, null, { events: 10, bytes: most });
           return [idsOf(events), more];

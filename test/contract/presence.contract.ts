@@ -98,7 +98,8 @@ export function presenceContract(factory: PresenceFactory): void {
     describe('tells the members of a room', () => {
       it('that a user came and that it went, once', async () => {
         const { room, scope } = await listened();
-        for (const connections of [1, 2, 1, 0, 1, null, null]) await store.write([entry(scope, 'alice', connections)]);
+        for (const connections of [1, 2, 1, 0, 1, null, null])
+          await store.write([entry(scope, 'alice', connections)]);
         expect(await told(scope)).toEqual(['+alice', '-alice']);
         expect(noticesOf(instance.sink, scope).slice(0, 2)).toEqual([
           { event: 'user_joined', user_id: 'alice', room },
@@ -142,13 +143,18 @@ export function presenceContract(factory: PresenceFactory): void {
         expect(await told(scope)).toEqual(['+a', '+b', '+c', '-a']);
       });
 
-      it.each(['a b', 'ä:{}"\\/', '👩‍👩‍👧', '%41', 'a\u2028b', '1 2 3', '*'])('the id as it is: %s', async (userId) => {
-        const { room, scope } = await listened();
-        await store.write([entry(scope, userId)]);
-        await told(scope);
-        expect(noticesOf(instance.sink, scope)[0]).toEqual({ event: 'user_joined', user_id: userId, room });
-        expect((await store.page(room, 10, undefined)).members).toEqual([{ user_id: userId, connections: 1 }]);
-      });
+      it.each(['a b', 'ä:{}"\\/', '👩‍👩‍👧', '%41', 'a\u2028b', '1 2 3', '*'])(
+        'the id as it is: %s',
+        async (userId) => {
+          const { room, scope } = await listened();
+          await store.write([entry(scope, userId)]);
+          await told(scope);
+          expect(noticesOf(instance.sink, scope)[0]).toEqual({ event: 'user_joined', user_id: userId, room });
+          expect((await store.page(room, 10, undefined)).members).toEqual([
+            { user_id: userId, connections: 1 },
+          ]);
+        },
+      );
     });
 
     describe('tells everybody else', () => {
@@ -210,7 +216,8 @@ export function presenceContract(factory: PresenceFactory): void {
       it('a user once, however often the same was written', async () => {
         const { room, scope } = await listened();
         const before = await store.totals();
-        for (let count = 0; count < 5; count += 1) await store.write([entry(scope, 'alice', 2), entry(scope, 'alice', 2)]);
+        for (let count = 0; count < 5; count += 1)
+          await store.write([entry(scope, 'alice', 2), entry(scope, 'alice', 2)]);
         expect(await store.page(room, 10, undefined)).toEqual({
           count: 1,
           members: [{ user_id: 'alice', connections: 2 }],
@@ -225,7 +232,9 @@ export function presenceContract(factory: PresenceFactory): void {
         await store.write([entry(scope, 'alice', 1, { name: 'Alice' })]);
         await store.write([entry(scope, 'alice', null)]);
         await store.write([entry(scope, 'alice', 1)]);
-        expect((await store.page(room, 10, undefined)).members).toEqual([{ user_id: 'alice', connections: 1 }]);
+        expect((await store.page(room, 10, undefined)).members).toEqual([
+          { user_id: 'alice', connections: 1 },
+        ]);
       });
 
       it.each([1, 2, 6, 7, 12, 13, 1_000])('exactly %d members where there are so many', async (limit) => {
@@ -253,7 +262,10 @@ export function presenceContract(factory: PresenceFactory): void {
         await store.write(['a', 'b', 'c', 'd'].map((user) => entry(scope, user, 1, { announce: false })));
         const { cursor } = await store.page(room, 2, undefined);
         await store.write([entry(scope, 'b', null), entry(scope, 'aa', 1)]);
-        expect((await store.page(room, 10, cursor)).members.map(({ user_id }) => user_id)).toEqual(['c', 'd']);
+        expect((await store.page(room, 10, cursor)).members.map(({ user_id }) => user_id)).toEqual([
+          'c',
+          'd',
+        ]);
       });
 
       it.each(['', '!!!', 'AAAA', Buffer.from('\uffff\uffff').toString('base64url'), 'x'.repeat(1_024)])(
@@ -274,7 +286,9 @@ export function presenceContract(factory: PresenceFactory): void {
       it('each room apart', async () => {
         const [one, other] = [await listened(), await listened()];
         await store.write([entry(one.scope, 'alice'), entry(other.scope, 'bob'), entry('cluster', 'carol')]);
-        expect((await store.page(one.room, 10, undefined)).members.map(({ user_id }) => user_id)).toEqual(['alice']);
+        expect((await store.page(one.room, 10, undefined)).members.map(({ user_id }) => user_id)).toEqual([
+          'alice',
+        ]);
         await store.write([entry('cluster', 'carol', null)]);
       });
     });
@@ -328,7 +342,11 @@ export function presenceContract(factory: PresenceFactory): void {
         const own = await factory.create({ announceUsers: true, announceMembersMax: 3 });
         expect(await own.store.totals()).toEqual({ connections: 0, users: 0, rooms: 0, instances: 1 });
         await own.store.write([entry('cluster', 'alice', 2), entry('cluster', 'bob', 1)]);
-        await own.store.write([entry('room:a', 'alice', 2), entry('room:a', 'bob', 1), entry('room:b', 'bob', 1)]);
+        await own.store.write([
+          entry('room:a', 'alice', 2),
+          entry('room:a', 'bob', 1),
+          entry('room:b', 'bob', 1),
+        ]);
         expect(await own.store.totals()).toEqual({ connections: 3, users: 2, rooms: 2, instances: 1 });
       });
 
@@ -346,7 +364,8 @@ export function presenceContract(factory: PresenceFactory): void {
         const users = ['a', 'b', 'c'];
         const scopes = ['cluster', 'room:a', 'room:b'] as const;
         for (const user of users) for (const scope of scopes) await own.store.write([entry(scope, user, 2)]);
-        for (const scope of scopes) for (const user of users) await own.store.write([entry(scope, user, null)]);
+        for (const scope of scopes)
+          for (const user of users) await own.store.write([entry(scope, user, null)]);
         expect(await own.store.totals()).toEqual({ connections: 0, users: 0, rooms: 0, instances: 1 });
       });
     });

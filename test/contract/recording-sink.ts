@@ -5,16 +5,20 @@ import { within } from '../support/eventually.js';
 /** What a broker told its instance, in order; what is still to come can be awaited. */
 export class RecordingSink implements BrokerSink {
   readonly events: EventEnvelope[] = [];
+  /** Is told everything, too. */
+  next: BrokerSink | null = null;
   readonly heads: { channel: string; head: Position }[] = [];
   private waiting: (() => void)[] = [];
 
   onEvent(event: EventEnvelope): void {
     this.events.push(event);
+    this.next?.onEvent(event);
     this.wake();
   }
 
   onHead(channel: string, head: Position): void {
     this.heads.push({ channel, head });
+    this.next?.onHead(channel, head);
     this.wake();
   }
 

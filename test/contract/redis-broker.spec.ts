@@ -1,11 +1,23 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { BrokerUnavailable } from '../../src/core/broker.js';
+import { Hub } from '../../src/core/hub.js';
 import type { Position } from '../../src/protocol/messages.js';
 import { partitionOf } from '../../src/redis/redis-keys.js';
 import { eventually, within } from '../support/eventually.js';
 import { fresh } from '../support/names.js';
 import { RedisServer } from '../support/redis-server.js';
-import { body, brokerContract, eventsOf, idsOf, positionOf, publishMany, upTo } from './broker.contract.js';
+import { connect, FakeTelemetry } from '../unit/fakes.js';
+import {
+  body,
+  brokerContract,
+  eventsOf,
+  firstOf,
+  idsOf,
+  lastOf,
+  positionOf,
+  publishMany,
+  upTo,
+} from './broker.contract.js';
 import { RedisInstance } from './redis-instance.js';
 
 let server: RedisServer;
@@ -107,7 +119,17 @@ describe('a Redis broker', () => {
     const { here, there } = await start();
     const { control } = there.keys;
     const own = there.keys.instance(there.name);
-    for (const garbage of ['', 'ask', 'ask seen', 'ask seen a', 'ask seen a b\n{', 'answer', 'answer a b\n{', '\u0000', '{}'])
+    for (const garbage of [
+      '',
+      'ask',
+      'ask seen',
+      'ask seen a',
+      'ask seen a b\n{',
+      'answer',
+      'answer a b\n{',
+      '\u0000',
+      '{}',
+    ])
       for (const bus of [control, own]) await server.commands.publish(bus, garbage);
     const channel = fresh('room:a');
     await there.broker.subscribe(channel);
@@ -144,7 +166,7 @@ describe('a Redis broker whose subscription is cut', () => {
     const { here, there } = await start();
     const channel = fresh('room:a');
     await there.broker.subscribe(channel);
-    const [first = { epoch: '', id: 0 }] = await publishMany(here.broker, channel, 1);
+    const first = firstOf(await publishMany(here.broker, channel, 1));
     await there.sink.received(channel, 1);
     await server.commands.call('CLIENT', 'KILL', 'TYPE', 'pubsub');
     await eventually(async () => {
@@ -215,6 +237,40 @@ describe('a Redis broker without Redis', () => {
     expect(there.sink.of(channel)[0]?.position).toEqual(position);
   });
 
+  it('forgets a channel that could not be subscribed', async () => {
+    const { here } = await start(own);
+    const [refused, held] = [fresh('room:a'), fresh('room:b')];
+    await here.broker.subscribe(held);
+    await own.kill();
+    await eventually(() => {
+      expect(here.broker.health().up).toBe(false);
+    });
+    await expect(here.broker.subscribe(refused)).rejects.toBeInstanceOf(BrokerUnavailable);
+    await own.restart();
+    await here.sink.until(
+      () => here.sink.heads.some(({ channel }) => channel === held),
+      'the head of the other',
+    );
+    await publishAgain(here, held);
+    expect(here.sink.heads.map(({ channel }) => channel)).not.toContain(refused);
+  });
+
+  it('asks Redis no more than once about a message that only looks like one of ours', async () => {
+    const { here } = await start(own);
+    const channel = fresh('room:a');
+    const hub = new Hub(here.broker, new FakeTelemetry(), (error) => expect.unreachable(String(error)));
+    here.sink.next = hub;
+    const held = await hub.acquire(channel);
+    held.members.add(connect('alice').connection);
+    const { epoch } = positionOf(await here.broker.publish({ channel, body: body(1) }));
+    const calls = async (): Promise<number> =>
+      Number(/cmdstat_evalsha:calls=(\d+)/.exec(await own.commands.info('commandstats'))?.[1] ?? 0);
+    await own.commands.publish(here.keys.bus(channel), `1 1 999999 ${epoch} \n{"event":"chat"`);
+    const before = await calls();
+    for (let count = 0; count < 500; count += 1) await here.broker.head(channel);
+    expect((await calls()) - before).toBeLessThan(510);
+  });
+
   it('is not up before it has reached Redis, and then is by itself', async () => {
     const late = await RedisServer.reserve();
     try {
@@ -234,7 +290,12 @@ describe('a Redis that comes back', () => {
 
   async function withServer(
     settings: Record<string, string>,
-    run: (world: { own: RedisServer; here: RedisInstance; there: RedisInstance; channel: string }) => Promise<void>,
+    run: (world: {
+      own: RedisServer;
+      here: RedisInstance;
+      there: RedisInstance;
+      channel: string;
+    }) => Promise<void>,
   ): Promise<void> {
     const own = await RedisServer.start(settings);
     try {
@@ -261,7 +322,7 @@ describe('a Redis that comes back', () => {
 
   it('with everything keeps the epoch while all who have seen something say so', async () => {
     await withServer({ appendonly: 'yes', appendfsync: 'always' }, async ({ own, here, there, channel }) => {
-      const [last = { epoch: '', id: 0 }] = (await publishMany(here.broker, channel, 5)).slice(-1);
+      const last = lastOf(await publishMany(here.broker, channel, 5));
       await there.sink.received(channel, 5);
       await own.kill();
       await own.restart();
@@ -276,7 +337,7 @@ describe('a Redis that comes back', () => {
 
   it('changes the epoch where an instance that may have seen more does not answer', async () => {
     await withServer({ appendonly: 'yes', appendfsync: 'always' }, async ({ own, here, there, channel }) => {
-      const [last = { epoch: '', id: 0 }] = (await publishMany(here.broker, channel, 5)).slice(-1);
+      const last = lastOf(await publishMany(here.broker, channel, 5));
       await there.crash();
       await own.kill();
       await own.restart();
@@ -288,7 +349,7 @@ describe('a Redis that comes back', () => {
 
   it('without the last of what was acknowledged changes the epoch', async () => {
     await withServer({}, async ({ own, here, there, channel }) => {
-      const [third = { epoch: '', id: 0 }] = (await publishMany(here.broker, channel, 3)).slice(-1);
+      const third = lastOf(await publishMany(here.broker, channel, 3));
       await own.commands.save();
       await publishMany(here.broker, channel, 3);
       await there.sink.received(channel, 6);
@@ -303,7 +364,7 @@ describe('a Redis that comes back', () => {
 
   it('without data begins another epoch, and the sinks are told', async () => {
     await withServer({}, async ({ own, here, there, channel }) => {
-      const [last = { epoch: '', id: 0 }] = (await publishMany(here.broker, channel, 3)).slice(-1);
+      const last = lastOf(await publishMany(here.broker, channel, 3));
       await own.kill();
       await own.restart();
       for (const instance of [here, there]) {
@@ -319,7 +380,7 @@ describe('a Redis that comes back', () => {
 
   it('emptied while it runs begins another epoch, and the sink is told', async () => {
     await withServer({}, async ({ own, here, there, channel }) => {
-      const [last = { epoch: '', id: 0 }] = (await publishMany(here.broker, channel, 3)).slice(-1);
+      const last = lastOf(await publishMany(here.broker, channel, 3));
       await there.sink.received(channel, 3);
       await own.commands.flushall();
       await expect(here.broker.publish({ channel, body: body('lost') })).rejects.toBeInstanceOf(

@@ -1,5 +1,4 @@
 import { Logger } from '@nestjs/common';
-import { expect } from 'vitest';
 import { readSettings } from '../../src/config/settings.js';
 import { ChannelRules } from '../../src/core/channel-rules.js';
 import { RedisAckedPositions } from '../../src/redis/redis-acked-positions.js';
@@ -50,7 +49,7 @@ export class RedisInstance {
       { ...options, instance, replicated: false },
       this.telemetry,
     );
-    this.presence = new RedisPresence(this.clients, this.keys, { ...options, instance });
+    this.presence = new RedisPresence(this.clients, this.keys, { ...options, instance, webhooks: false });
   }
 
   /** Resolves when it is up and has its lease. */
@@ -72,8 +71,8 @@ export class RedisInstance {
   async up(): Promise<void> {
     await eventually(
       () => {
-        expect(this.broker.health()).toEqual({ up: true });
-        expect(this.lost.length).toBeGreaterThan(0);
+        const { up, reason = '' } = this.broker.health();
+        if (!up || this.lost.length === 0) throw new Error(`${this.name} is not up: ${reason}`);
       },
       { timeoutMs: 10_000, everyMs: 10 },
     );

@@ -112,7 +112,11 @@ describe('two Redis presence stores', () => {
   it('add up a user’s connections, and count the user once', async () => {
     const { here, there } = await pair();
     await here.presence.write([entry('cluster', 'alice', 2), entry('room:a', 'alice', 2, { name: 'Alice' })]);
-    await there.presence.write([entry('cluster', 'alice', 3), entry('room:a', 'alice', 3), entry('room:a', 'bob')]);
+    await there.presence.write([
+      entry('cluster', 'alice', 3),
+      entry('room:a', 'alice', 3),
+      entry('room:a', 'bob'),
+    ]);
     for (const { presence } of [here, there]) {
       expect(await presence.page('a', 10, undefined)).toEqual({
         count: 2,
@@ -145,7 +149,9 @@ describe('two Redis presence stores', () => {
     const { here } = await pair();
     const nasty = ['members', ':members', '{1}:life', '*', 'a:meta', '../x', '%2e'];
     await here.presence.write(nasty.map((user) => entry('room:a', user)));
-    expect((await walk(here.presence, 'a', 3)).flat().map(({ user_id }) => user_id)).toEqual(nasty.toSorted());
+    expect((await walk(here.presence, 'a', 3)).flat().map(({ user_id }) => user_id)).toEqual(
+      nasty.toSorted(),
+    );
     const found = await presenceKeys(here);
     await here.presence.write(nasty.map((user) => entry('room:a', user, null)));
     expect(found.length).toBeLessThan(10);
@@ -203,7 +209,11 @@ describe('the entries of a dead instance', () => {
     await dead.presence.write(gone.map((user) => entry('room:a', user, 2, { announce: false })));
     await dead.presence.write(gone.map((user) => entry('cluster', user, 2, { announce: false })));
     // Whoever is elsewhere too stays; whoever is only there goes.
-    await here.presence.write([entry('room:a', 'gone 0'), entry('room:b', 'here'), entry('cluster', 'gone 0')]);
+    await here.presence.write([
+      entry('room:a', 'gone 0'),
+      entry('room:b', 'here'),
+      entry('cluster', 'gone 0'),
+    ]);
     await there.presence.write([entry('room:a', 'gone 1'), entry('cluster', 'gone 1')]);
     const left = gone.filter((user) => user !== 'gone 0' && user !== 'gone 1').map((user) => `-${user}`);
     // One that ends in order leaves its users to their grace.
@@ -214,7 +224,9 @@ describe('the entries of a dead instance', () => {
     const leases = [await leaseOf(dead), await leaseOf(ended)];
     await dead.crash();
     await ended.close();
-    expect((await here.presence.page('a', 1, undefined)).members).toEqual([{ user_id: 'ended', connections: 1 }]);
+    expect((await here.presence.page('a', 1, undefined)).members).toEqual([
+      { user_id: 'ended', connections: 1 },
+    ]);
     await eventually(
       async () => {
         expect(await here.presence.totals()).toEqual({ connections: 2, users: 2, rooms: 2, instances: 2 });
@@ -231,7 +243,11 @@ describe('the entries of a dead instance', () => {
     });
     await here.presence.write([entry('room:a', 'last')]);
     await here.sink.until(() => comings(here.sink, 'room:a').includes('+last'), 'the last notice');
-    expect(comings(here.sink, 'room:a').filter((told) => told !== '+last').toSorted()).toEqual(left);
+    expect(
+      comings(here.sink, 'room:a')
+        .filter((told) => told !== '+last')
+        .toSorted(),
+    ).toEqual(left);
     for (const { sink } of [here, there]) expect(comings(sink, 'broadcast').toSorted()).toEqual(left);
     for (const lease of leases)
       expect(await server.keys(`${here.keys.prefix}:*:entries:${lease}`)).toEqual([]);
@@ -255,7 +271,10 @@ describe('a Redis presence store without Redis', () => {
       ];
       const ended = within(Promise.allSettled(calls), 2_000, 'the store has not answered');
       for (const result of await ended)
-        expect(result).toMatchObject({ status: 'rejected', reason: expect.any(BrokerUnavailable) as unknown });
+        expect(result).toMatchObject({
+          status: 'rejected',
+          reason: expect.any(BrokerUnavailable) as unknown,
+        });
     } finally {
       if (what === 'that hangs') own.resume();
       await closeInstances();

@@ -57,7 +57,8 @@ export function storesContract(factory: StoresFactory): void {
     it('never go back within an epoch', async () => {
       const { channel, head } = await written(12);
       const { here, there } = stores.acked;
-      for (const id of [3, 11, 9, 0]) expect(await here.remember(channel, 'alice', id, head.epoch)).toBe('taken');
+      for (const id of [3, 11, 9, 0])
+        expect(await here.remember(channel, 'alice', id, head.epoch)).toBe('taken');
       expect(await there.recall(channel, 'alice')).toEqual({ ...head, id: 11 });
     });
 
@@ -95,7 +96,8 @@ export function storesContract(factory: StoresFactory): void {
     it('are apart for users whose ids look like one another', async () => {
       const { channel, head } = await written(9);
       const users = ['a', 'a:b', 'b', 'a b', '%61', 'ä', '{1}', 'A'];
-      for (const [at, user] of users.entries()) await stores.acked.here.remember(channel, user, at + 1, head.epoch);
+      for (const [at, user] of users.entries())
+        await stores.acked.here.remember(channel, user, at + 1, head.epoch);
       const recalled = await Promise.all(users.map((user) => stores.acked.there.recall(channel, user)));
       expect(recalled.map((position) => position?.id)).toEqual(users.map((_, at) => at + 1));
     });

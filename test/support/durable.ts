@@ -44,9 +44,9 @@ export function serveOver(broker: BrokerKind, environment: Environment = {}): ()
 }
 
 export interface Point {
-  id?: unknown;
-  epoch?: unknown;
-  rewind?: unknown;
+  id?: number | 'acked' | undefined;
+  epoch?: string | undefined;
+  rewind?: number | undefined;
 }
 
 export interface Position {

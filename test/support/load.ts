@@ -174,7 +174,7 @@ export class Load {
   /** True where it was acknowledged. */
   async publish(writer: Client, content: Mark): Promise<boolean> {
     const outcome = await writer.request({ type: 'room_message', room: this.room, content }, 10_000).then(
-      (reply) => String(reply['code'] ?? reply.event),
+      (reply) => (reply.event === 'error' ? text(reply, 'code') : (reply.event ?? 'nothing')),
       () => 'cut',
     );
     this.outcomes.set(outcome, (this.outcomes.get(outcome) ?? 0) + 1);

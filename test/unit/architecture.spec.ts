@@ -24,10 +24,32 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   auth: ['core', 'protocol', 'config', 'metrics'],
   connections: ['presence', 'broker', 'core', 'protocol', 'config', 'metrics'],
   control: ['connections', 'presence', 'auth', 'core', 'protocol', 'config', 'metrics'],
+  webhooks: ['core', 'protocol', 'config', 'metrics'],
   health: ['connections', 'presence', 'core', 'protocol', 'config', 'metrics'],
   http: ['connections', 'presence', 'auth', 'core', 'protocol', 'config', 'metrics', 'validation'],
-  api: ['http', 'connections', 'presence', 'auth', 'control', 'core', 'protocol', 'config', 'metrics', 'validation'],
-  gateway: ['connections', 'presence', 'auth', 'control', 'core', 'protocol', 'config', 'metrics', 'validation'],
+  api: [
+    'http',
+    'connections',
+    'presence',
+    'auth',
+    'control',
+    'core',
+    'protocol',
+    'config',
+    'metrics',
+    'validation',
+  ],
+  gateway: [
+    'connections',
+    'presence',
+    'auth',
+    'control',
+    'core',
+    'protocol',
+    'config',
+    'metrics',
+    'validation',
+  ],
 };
 
 /** Packages that only one folder may know. */
@@ -61,7 +83,9 @@ function importsOf({ path, text }: Source): Import[] {
     if (node === undefined || !ts.isStringLiteralLike(node)) return;
     const specifier = node.text;
     const target = specifier.startsWith('.')
-      ? relative(SRC, resolve(SRC, path, '..', specifier)).split(sep).join('/')
+      ? relative(SRC, resolve(SRC, path, '..', specifier))
+          .split(sep)
+          .join('/')
       : null;
     found.push({ specifier, target, isType });
   };
@@ -70,7 +94,8 @@ function importsOf({ path, text }: Source): Import[] {
       add(node.moduleSpecifier, node.importClause?.phaseModifier === ts.SyntaxKind.TypeKeyword);
     else if (ts.isExportDeclaration(node)) add(node.moduleSpecifier, node.isTypeOnly);
     else if (ts.isExternalModuleReference(node)) add(node.expression, false);
-    else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) add(node.argument.literal, true);
+    else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument))
+      add(node.argument.literal, true);
     else if (ts.isCallExpression(node) && isImportCall(node.expression)) add(node.arguments[0], false);
     ts.forEachChild(node, visit);
   };
@@ -79,7 +104,9 @@ function importsOf({ path, text }: Source): Import[] {
 }
 
 function isImportCall(callee: ts.Expression): boolean {
-  return callee.kind === ts.SyntaxKind.ImportKeyword || (ts.isIdentifier(callee) && callee.text === 'require');
+  return (
+    callee.kind === ts.SyntaxKind.ImportKeyword || (ts.isIdentifier(callee) && callee.text === 'require')
+  );
 }
 
 /** Every way in which a file goes against the shape of the house. */
@@ -89,7 +116,8 @@ function faultsOf(source: Source): string[] {
   const faults: string[] = [];
   if (/(?:^|\/)index\.[cm]?ts$/.test(path)) faults.push(`${path} is a barrel`);
   if (/\bforwardRef\b/.test(text)) faults.push(`${path} uses forwardRef`);
-  if (folder !== '' && !Object.hasOwn(ALLOWED, folder)) faults.push(`${folder} has no place in the architecture`);
+  if (folder !== '' && !Object.hasOwn(ALLOWED, folder))
+    faults.push(`${folder} has no place in the architecture`);
   for (const { specifier, target } of importsOf(source)) {
     const fault = target === null ? packageFault(folder, specifier) : targetFault(folder, target);
     if (fault !== null) faults.push(`${path} ${fault}`);
@@ -107,7 +135,9 @@ function targetFault(folder: string, target: string): string | null {
 
 function packageFault(folder: string, specifier: string): string | null {
   if (specifier.startsWith('node:')) return folder === 'protocol' ? `imports ${specifier}` : null;
-  const owner = Object.entries(OWNERS).find(([name]) => specifier === name || specifier.startsWith(`${name}/`))?.[1];
+  const owner = Object.entries(OWNERS).find(
+    ([name]) => specifier === name || specifier.startsWith(`${name}/`),
+  )?.[1];
   if (owner !== undefined && owner !== folder) return `imports ${specifier}, which only ${owner} may`;
   return PLAIN.includes(folder) ? `imports ${specifier}` : null;
 }
@@ -165,21 +195,45 @@ describe('the files of src', () => {
 describe('the rule sees', () => {
   it.each([
     ['core/hub.ts', "import { Logger } from '@nestjs/common';", 'core/hub.ts imports @nestjs/common'],
-    ['core/hub.ts', "import type { Redis } from 'ioredis';", 'core/hub.ts imports ioredis, which only redis may'],
+    [
+      'core/hub.ts',
+      "import type { Redis } from 'ioredis';",
+      'core/hub.ts imports ioredis, which only redis may',
+    ],
     ['core/hub.ts', "import { Settings } from '../config/settings.js';", 'core/hub.ts imports config'],
     ['core/hub.ts', "export * from '../redis/redis-keys.js';", 'core/hub.ts imports redis'],
-    ['protocol/names.ts', "import { randomUUID } from 'node:crypto';", 'protocol/names.ts imports node:crypto'],
+    [
+      'protocol/names.ts',
+      "import { randomUUID } from 'node:crypto';",
+      'protocol/names.ts imports node:crypto',
+    ],
     ['protocol/names.ts', "import { Hub } from '../core/hub.js';", 'protocol/names.ts imports core'],
-    ['connections/a.ts', "import WebSocket from 'ws';", 'connections/a.ts imports ws, which only gateway may'],
-    ['connections/a.ts', "const x = import('ioredis');", 'connections/a.ts imports ioredis, which only redis may'],
+    [
+      'connections/a.ts',
+      "import WebSocket from 'ws';",
+      'connections/a.ts imports ws, which only gateway may',
+    ],
+    [
+      'connections/a.ts',
+      "const x = import('ioredis');",
+      'connections/a.ts imports ioredis, which only redis may',
+    ],
     ['connections/a.ts', "const x = require('ws');", 'connections/a.ts imports ws, which only gateway may'],
-    ['connections/a.ts', "type X = import('ws').WebSocket;", 'connections/a.ts imports ws, which only gateway may'],
+    [
+      'connections/a.ts',
+      "type X = import('ws').WebSocket;",
+      'connections/a.ts imports ws, which only gateway may',
+    ],
     ['connections/a.ts', "import '../gateway/dispatch.js';", 'connections/a.ts imports gateway'],
     ['presence/a.ts', "import { X } from '../connections/x.js';", 'presence/a.ts imports connections'],
     ['gateway/dto/a.ts', "import { X } from '../../redis/redis-keys.js';", 'gateway/dto/a.ts imports redis'],
     ['redis/a.ts', "import { X } from '../memory/memory-broker.js';", 'redis/a.ts imports memory'],
     ['redis/a.ts', "import { X } from '../bootstrap.js';", 'redis/a.ts imports bootstrap.js, which wires it'],
-    ['redis/a.ts', "import { X } from '../../test/support/x.js';", 'redis/a.ts imports ../test/support/x.js, which is not in src'],
+    [
+      'redis/a.ts',
+      "import { X } from '../../test/support/x.js';",
+      'redis/a.ts imports ../test/support/x.js, which is not in src',
+    ],
     ['auth/a.module.ts', 'imports: [forwardRef(() => B)]', 'auth/a.module.ts uses forwardRef'],
     ['core/index.ts', '', 'core/index.ts is a barrel'],
     ['helpers/a.ts', '', 'helpers has no place in the architecture'],

@@ -18,7 +18,12 @@ describe('a step of a channel', () => {
     ['an event further on shows a hole', { epoch: 'l.1', id: 3 }, { epoch: 'l.1', id: 5 }, 'hole'],
     ['the first event ever is next', { epoch: 'l.0', id: 0 }, { epoch: 'l.7', id: 1 }, 'next'],
     ['the second event ever shows a hole', { epoch: 'l.0', id: 0 }, { epoch: 'l.7', id: 2 }, 'hole'],
-    ['the first event of another life shows a hole', { epoch: 'l.0', id: 0 }, { epoch: 'm.7', id: 1 }, 'hole'],
+    [
+      'the first event of another life shows a hole',
+      { epoch: 'l.0', id: 0 },
+      { epoch: 'm.7', id: 1 },
+      'hole',
+    ],
     ['another birth of the same life shows a hole', { epoch: 'l.1', id: 3 }, { epoch: 'l.2', id: 4 }, 'hole'],
     ['another life shows a hole', { epoch: 'l.1', id: 3 }, { epoch: 'm.1', id: 4 }, 'hole'],
     ['before the head is known everything is a hole', null, { epoch: 'l.1', id: 1 }, 'hole'],

@@ -18,17 +18,17 @@ describe('joins and leaves of one channel', () => {
     const { connection } = connect('alice');
     const ran: string[] = [];
     const first = new Deferred<void>();
-    const steps = [
+    const steps: Promise<unknown>[] = [
       connection.change('room:a', async () => {
         ran.push('join begins');
         await first.promise;
         ran.push('join ends');
       }),
-      connection.after('room:a', () => ran.push('message')),
+      Promise.resolve(connection.after('room:a', () => ran.push('message'))),
       connection.change('room:a', async () => {
         ran.push('leave');
       }),
-      connection.after('room:a', () => ran.push('late message')),
+      Promise.resolve(connection.after('room:a', () => ran.push('late message'))),
       connection.change('room:a', async () => {
         ran.push('join again');
       }),

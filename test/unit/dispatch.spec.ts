@@ -1,5 +1,11 @@
 import 'reflect-metadata';
-import type { ArgumentsHost, CanActivate, ExceptionFilter, ExecutionContext, PipeTransform } from '@nestjs/common';
+import type {
+  ArgumentsHost,
+  CanActivate,
+  ExceptionFilter,
+  ExecutionContext,
+  PipeTransform,
+} from '@nestjs/common';
 import { Catch, Injectable, Logger, UseFilters, UseGuards, UseInterceptors, UsePipes } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { Test } from '@nestjs/testing';
@@ -31,7 +37,9 @@ class Guard implements CanActivate {
   canActivate(context: ExecutionContext): boolean {
     const ws = context.switchToWs();
     const { text } = ws.getData<{ text?: unknown }>();
-    this.asked.push(`${this.reflector.get(Marked, context.getHandler()) ?? 'none'} ${ws.getClient<Connection>().userId}`);
+    this.asked.push(
+      `${this.reflector.get(Marked, context.getHandler()) ?? 'none'} ${ws.getClient<Connection>().userId}`,
+    );
     if (text === 'boom') throw new ProtocolError('forbidden', 'The guard says why.');
     return text !== 'no';
   }
@@ -54,7 +62,11 @@ class Gateway {
   }
 
   @SubscribeMessage('swapped')
-  swapped(@MessageBody() message: SayDto, @MessageRef() ref: unknown, @ConnectedSocket() connection: Connection): unknown {
+  swapped(
+    @MessageBody() message: SayDto,
+    @MessageRef() ref: unknown,
+    @ConnectedSocket() connection: Connection,
+  ): unknown {
     return { event: 'pong', heard: [message.text, ref, connection.id] };
   }
 
@@ -100,7 +112,10 @@ class Gateway {
   }
 }
 
-async function setUp<T extends object>(gateway: new () => T, more: (new (...args: never[]) => object)[] = []) {
+async function setUp<T extends object>(
+  gateway: new () => T,
+  more: (new (...args: never[]) => object)[] = [],
+) {
   const telemetry = new FakeTelemetry();
   const module = await Test.createTestingModule({
     providers: [
@@ -115,7 +130,12 @@ async function setUp<T extends object>(gateway: new () => T, more: (new (...args
   }).compile();
   // What nobody expects is logged, and here it is expected.
   Logger.overrideLogger(false);
-  return { dispatcher: module.get(Dispatcher), gateway: module.get(gateway), guard: module.get(Guard), telemetry };
+  return {
+    dispatcher: module.get(Dispatcher),
+    gateway: module.get(gateway),
+    guard: module.get(Guard),
+    telemetry,
+  };
 }
 
 async function booted(options: ConnectionOptions = {}) {
@@ -157,13 +177,20 @@ describe('the dispatcher', () => {
     expect(transport.events).toEqual([
       { event: 'error', ref: 1, code: 'forbidden', message: 'The token does not allow this.' },
       { event: 'error', code: 'forbidden', message: 'The guard says why.' },
-      expect.objectContaining({ code: 'invalid_message', details: [{ field: 'text', problem: 'must be a string' }] }),
+      expect.objectContaining({
+        code: 'invalid_message',
+        details: [{ field: 'text', problem: 'must be a string' }],
+      }),
     ]);
   });
 
   it('answers an ack only to those who gave a ref, and puts it after the event', async () => {
     const { transport, send } = await booted();
-    send({ type: 'say', text: 'a' }, { type: 'say', text: 'b', ref: 0 }, { type: 'say', text: 'c', ref: 'r' });
+    send(
+      { type: 'say', text: 'a' },
+      { type: 'say', text: 'b', ref: 0 },
+      { type: 'say', text: 'c', ref: 'r' },
+    );
     await settled();
     expect(transport.texts).toEqual(['{"event":"ack","ref":0,"id":7}', '{"event":"ack","ref":"r","id":7}']);
   });
@@ -202,7 +229,12 @@ describe('the dispatcher', () => {
     await settled();
     expect(transport.events).toEqual([
       { event: 'error', ref: 1, code: 'internal', message: 'Something went wrong inside the gateway.' },
-      { event: 'error', ref: 2, code: 'not_in_room', message: 'This connection is not a member of the room.' },
+      {
+        event: 'error',
+        ref: 2,
+        code: 'not_in_room',
+        message: 'This connection is not a member of the room.',
+      },
     ]);
     expect([telemetry.count('errorSent internal'), telemetry.count('errorSent not_in_room')]).toEqual([1, 1]);
   });
@@ -242,7 +274,9 @@ describe('the dispatcher', () => {
     gateway.slow.resolve();
     await settled();
     expect(connection.isPaused).toBe(false);
-    expect(transport.events.map(({ text }) => text)).toEqual(Array.from({ length: 1_000 }, (_, at) => `${at}`));
+    expect(transport.events.map(({ text }) => text)).toEqual(
+      Array.from({ length: 1_000 }, (_, at) => `${at}`),
+    );
   });
 });
 
@@ -356,7 +390,12 @@ describe('a guard that has to ask somebody', () => {
 
   it('holds back what comes later, so that the order stays', async () => {
     const { gateway, send } = await guarded('a', 'c');
-    send({ type: 'say', text: 'a' }, { type: 'say', text: 'b' }, { type: 'say', text: 'c' }, { type: 'say', text: 'd' });
+    send(
+      { type: 'say', text: 'a' },
+      { type: 'say', text: 'b' },
+      { type: 'say', text: 'c' },
+      { type: 'say', text: 'd' },
+    );
     await settled();
     expect(gateway.ran).toEqual([]);
     answers.get('a')?.resolve(true);
@@ -475,9 +514,21 @@ describe('at boot the dispatcher refuses', () => {
   }
 
   it.each([
-    ['interceptors of a method', InterceptedMethod, 'InterceptedMethod.a: interceptors are not run for messages'],
-    ['interceptors of the gateway', InterceptedClass, 'InterceptedClass.a: interceptors are not run for messages'],
-    ['parameters it can’t fill', FieldOfTheBody, 'FieldOfTheBody.a: parameter 0 is of a kind that is not supported'],
+    [
+      'interceptors of a method',
+      InterceptedMethod,
+      'InterceptedMethod.a: interceptors are not run for messages',
+    ],
+    [
+      'interceptors of the gateway',
+      InterceptedClass,
+      'InterceptedClass.a: interceptors are not run for messages',
+    ],
+    [
+      'parameters it can’t fill',
+      FieldOfTheBody,
+      'FieldOfTheBody.a: parameter 0 is of a kind that is not supported',
+    ],
     ['a gateway without a filter', Unfiltered, 'Unfiltered needs exactly one filter'],
     ['a gateway with two filters', TwiceFiltered, 'TwiceFiltered needs exactly one filter'],
   ])('%s', async (_what, type, message) => {
@@ -486,7 +537,9 @@ describe('at boot the dispatcher refuses', () => {
   });
 
   it('nothing where filters, guards and pipes are given as objects', async () => {
-    const upper: PipeTransform = { transform: (message: { text: string }) => ({ text: message.text.toUpperCase() }) };
+    const upper: PipeTransform = {
+      transform: (message: { text: string }) => ({ text: message.text.toUpperCase() }),
+    };
     const guard: CanActivate = { canActivate: () => true };
 
     @WebSocketGateway()

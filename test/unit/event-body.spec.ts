@@ -42,7 +42,15 @@ describe('the body of an event', () => {
     fc.assert(
       fc.property(fields, fc.nat(), ({ from, room, messageId, content }, tsMs) => {
         const body = chatBody({ event: 'chat', from, room, messageId, content }, tsMs);
-        const expected: unknown = { event: 'chat', from, room, content, ts: tsMs, message_id: messageId, id: 7 };
+        const expected: unknown = {
+          event: 'chat',
+          from,
+          room,
+          content,
+          ts: tsMs,
+          message_id: messageId,
+          id: 7,
+        };
         expect(received(body)).toEqual(JSON.parse(JSON.stringify(expected)));
       }),
     );
@@ -71,9 +79,7 @@ describe('the body of an event', () => {
   it('of plain text has the sender and the text', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), fc.string({ unit: 'binary' }), (sender, text) => {
-        const expected: unknown = JSON.parse(
-          JSON.stringify({ event: 'text', sender, text, ts: 5, id: 7 }),
-        );
+        const expected: unknown = JSON.parse(JSON.stringify({ event: 'text', sender, text, ts: 5, id: 7 }));
         expect(received(textBody(sender, text, 5))).toEqual(expected);
       }),
     );

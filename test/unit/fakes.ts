@@ -177,6 +177,8 @@ export function eventAt(channel: string, epoch: string, id: number, exclude = ''
   return { channel, position: { epoch, id }, exclude, body };
 }
 
+const MAX_ASKED = 1_000;
+
 /**
  * A broker whose log and bus are the test's: `append` stores an event, `announce` brings it, and what is stored but
  * never announced is a hole. Answers wait where the test holds them.
@@ -211,7 +213,11 @@ export class FakeBroker extends Broker {
     return !this.ephemeral.includes(channel);
   }
 
-  async publish({ channel, body, exclude }: Publication): Promise<{ position: Position; duplicate: boolean }> {
+  async publish({
+    channel,
+    body,
+    exclude,
+  }: Publication): Promise<{ position: Position; duplicate: boolean }> {
     const event = this.append(channel, exclude);
     event.body = Buffer.from(body);
     this.announce(event);
@@ -237,6 +243,8 @@ export class FakeBroker extends Broker {
 
   async history(channel: string, after: Position, limit: number): Promise<History> {
     this.asked.push({ channel, after, limit });
+    // Whoever asks for ever gets no answer, so that it does not take the process with it.
+    if (this.asked.length > MAX_ASKED) await new Deferred<never>().promise;
     await this.hold?.promise;
     if (this.failures.history.length > 0) throw this.failures.history.shift();
     const head = this.currentHead;
@@ -262,7 +270,10 @@ export class FakeBroker extends Broker {
   }
 
   get currentHead(): Position {
-    return { epoch: this.log.length === 0 ? `${this.epoch.split('.')[0] ?? ''}.0` : this.epoch, id: this.log.length };
+    return {
+      epoch: this.log.length === 0 ? `${this.epoch.split('.')[0] ?? ''}.0` : this.epoch,
+      id: this.log.length,
+    };
   }
 
   append(channel: string, exclude = ''): EventEnvelope {

@@ -88,11 +88,14 @@ describe('a frame', () => {
     expect(await receive(eventFrame(body, null).bytes, false)).toEqual([`text ${body}}`]);
   });
 
-  it.each([120, 130, 65_520, 65_540])('of an event with a body of %d bytes is one JSON text', async (length) => {
-    const body = `{"event":"chat","content":"${'é'.repeat((length - 30) / 2)}"`;
-    const [text = ''] = await receive(eventFrame(body, 12_345).bytes, false);
-    expect(JSON.parse(text.slice(5))).toMatchObject({ event: 'chat', id: 12_345 });
-  });
+  it.each([120, 130, 65_520, 65_540])(
+    'of an event with a body of %d bytes is one JSON text',
+    async (length) => {
+      const body = `{"event":"chat","content":"${'é'.repeat((length - 30) / 2)}"`;
+      const [text = ''] = await receive(eventFrame(body, 12_345).bytes, false);
+      expect(JSON.parse(text.slice(5))).toMatchObject({ event: 'chat', id: 12_345 });
+    },
+  );
 
   it('of the gateway itself is its JSON text', async () => {
     const { bytes } = frameServerEvent({ event: 'pong', ref: 'a' });
@@ -106,10 +109,13 @@ describe('a frame', () => {
 });
 
 describe('a deflated frame', () => {
-  it.each([0, 1, 1_023, 1_024, 1_025, 70_000, 200_000])('of %d bytes inflates to the same', async (length) => {
-    const text = 'abcdefghij'.repeat(length / 10 + 1).slice(0, length);
-    expect(await receive(frameText(text).deflated(), true)).toEqual([`text ${text}`]);
-  });
+  it.each([0, 1, 1_023, 1_024, 1_025, 70_000, 200_000])(
+    'of %d bytes inflates to the same',
+    async (length) => {
+      const text = 'abcdefghij'.repeat(length / 10 + 1).slice(0, length);
+      expect(await receive(frameText(text).deflated(), true)).toEqual([`text ${text}`]);
+    },
+  );
 
   it('inflates to the same where nothing in it can be squeezed', async () => {
     let seed = 1;

@@ -106,13 +106,16 @@ describe('the heartbeat', () => {
     expect(transport.closes).toEqual([CLOSE.slowConsumer]);
   });
 
-  it.each(['opening', 'closing', 'closed'] as const)('leaves a connection alone that is %s', async (state) => {
-    const { connection, transport, heartbeat, sweepAt } = setUp();
-    heartbeat.schedule(connection);
-    connection.state = state;
-    await sweepAt(100_000);
-    expect([transport.closes, transport.texts]).toEqual([[], []]);
-  });
+  it.each(['opening', 'closing', 'closed'] as const)(
+    'leaves a connection alone that is %s',
+    async (state) => {
+      const { connection, transport, heartbeat, sweepAt } = setUp();
+      heartbeat.schedule(connection);
+      connection.state = state;
+      await sweepAt(100_000);
+      expect([transport.closes, transport.texts]).toEqual([[], []]);
+    },
+  );
 
   it('closes once', async () => {
     const { transport, sweepAt } = setUp();

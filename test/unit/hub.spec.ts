@@ -71,7 +71,12 @@ describe('the hub delivers', () => {
     broker.append(ROOM);
     broker.hold = new Deferred();
     broker.announce(broker.append(ROOM));
-    broker.announce({ channel: ROOM, position: null, exclude: '', body: Buffer.from('{"event":"user_joined"') });
+    broker.announce({
+      channel: ROOM,
+      position: null,
+      exclude: '',
+      body: Buffer.from('{"event":"user_joined"'),
+    });
     await settled();
     expect(transport.events).toEqual([{ event: 'user_joined' }]);
     broker.hold.resolve();
@@ -361,6 +366,37 @@ describe('another epoch', () => {
     broker.announce(broker.append(ROOM));
     await settled();
     expect(transport.events.map(({ event, id }) => id ?? event)).toEqual(['gap', 1, 2, 3, 4]);
+  });
+});
+
+describe('an event that no log will ever have', () => {
+  it('is given up after one look: the last of a life that is over', async () => {
+    const { broker, transport } = await withMember();
+    broker.announce(broker.append(ROOM));
+    broker.append(ROOM);
+    const last = broker.append(ROOM);
+    broker.lose('other.4');
+    broker.announce(last);
+    await settled();
+    expect(broker.asked.length).toBeLessThan(4);
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(transport.events.map(({ event, epoch, id }) => [event, epoch ?? id])).toEqual([
+      ['chat', 1],
+      ['gap', expect.stringMatching(/^other\./)],
+      ['chat', 1],
+    ]);
+  });
+
+  it('is given up after one look: one that is ahead of everything', async () => {
+    const { broker, transport } = await withMember();
+    broker.announce(broker.append(ROOM));
+    broker.announce(eventAt(ROOM, 'life.1', 1_000_000));
+    await settled();
+    expect(broker.asked).toHaveLength(1);
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(ids(transport)).toEqual([1, 2]);
   });
 });
 

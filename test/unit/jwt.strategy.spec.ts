@@ -4,7 +4,7 @@ import { AuthorizeHook } from '../../src/auth/authorize-hook.js';
 import { JwtStrategy } from '../../src/auth/jwt.strategy.js';
 import { RevocationsService } from '../../src/auth/revocations.service.js';
 import { RightsService } from '../../src/auth/rights.service.js';
-import type { Environment } from '../../src/config/settings.js';
+import type { Environment } from '../../src/config/setting.js';
 import { readSettings } from '../../src/config/settings.js';
 import type { Identity } from '../../src/core/identity.js';
 import { MemoryRevocations } from '../../src/memory/memory-control.js';
@@ -100,7 +100,10 @@ const forged: [string, () => string][] = [
   ['a header that is null', () => forge('null', claims())],
   ['a header that is a list', () => forge('[]', claims())],
   ['a header that is no JSON', () => forge('{alg:HS256}', claims())],
-  ['a key of its own in the header', () => forge({ ...hs256, jwk: { kty: 'oct', k: part('mine') } }, claims(), 'mine')],
+  [
+    'a key of its own in the header',
+    () => forge({ ...hs256, jwk: { kty: 'oct', k: part('mine') } }, claims(), 'mine'),
+  ],
   ['a key address in the header', () => forge({ ...hs256, jku: 'https://evil.example' }, claims(), 'mine')],
   ['a kid that is a path', () => forge({ ...hs256, kid: '/dev/null' }, claims(), '')],
   ['a payload that is text', () => forge(hs256, '"alice"')],
@@ -161,7 +164,10 @@ describe('a token that is valid', () => {
     ['a kid', () => forge({ ...hs256, kid: 'k1' }, claims())],
     ['an end with a fraction', () => forge(hs256, claims({ exp: inSeconds(60) + 0.5 }))],
     ['a beginning in the past', () => forge(hs256, claims({ nbf: inSeconds(-60) }))],
-    ['claims that nobody asked for', () => forge(hs256, claims({ scope: 'x', __proto__: null, admin: true }))],
+    [
+      'claims that nobody asked for',
+      () => forge(hs256, claims({ scope: 'x', __proto__: null, admin: true })),
+    ],
     ['a sub beyond ASCII', () => forge(hs256, claims({ sub: '日本 語' }))],
     ['exactly 4096 characters', () => ofLength(4_096)],
   ])('may have %s', async (_what, make) => {
@@ -206,7 +212,9 @@ describe('the end of a token', () => {
   it('is later by the tolerance for the clock, and so is its beginning earlier', async () => {
     const tolerant = strategy({ JWT_SECRET: secret, JWT_CLOCK_TOLERANCE_S: '30' });
     const exp = inSeconds(-20);
-    expect(await tolerant.identify(token('alice', { exp }))).toMatchObject({ expiresAtMs: (exp + 30) * 1_000 });
+    expect(await tolerant.identify(token('alice', { exp }))).toMatchObject({
+      expiresAtMs: (exp + 30) * 1_000,
+    });
     expect(await tolerant.identify(token('alice', { exp: inSeconds(-31) }))).toBeNull();
     expect(await tolerant.identify(token('alice', { nbf: inSeconds(20) }))).not.toBeNull();
     expect(await tolerant.identify(token('alice', { nbf: inSeconds(40) }))).toBeNull();
@@ -222,9 +230,19 @@ describe('a token that was revoked', () => {
     ['by another id', { jti: 't1', untilMs }, { jti: 't2' }, true],
     ['by an id that is no text', { jti: '7', untilMs }, { jti: 7 }, true],
     ['by an id, until it has passed', { jti: 't1', untilMs: Date.now() - 1 }, { jti: 't1' }, true],
-    ['with all of its user that are older', { sub: 'alice', issuedBeforeS: iat + 1, untilMs }, { iat }, false],
+    [
+      'with all of its user that are older',
+      { sub: 'alice', issuedBeforeS: iat + 1, untilMs },
+      { iat },
+      false,
+    ],
     ['with all of its user, not the newer', { sub: 'alice', issuedBeforeS: iat, untilMs }, { iat }, true],
-    ['with all of its user, if it hides its age', { sub: 'alice', issuedBeforeS: 1, untilMs }, { iat: undefined }, false],
+    [
+      'with all of its user, if it hides its age',
+      { sub: 'alice', issuedBeforeS: 1, untilMs },
+      { iat: undefined },
+      false,
+    ],
     ['with all of another user', { sub: 'bob', issuedBeforeS: iat + 1, untilMs }, { iat }, true],
   ])('%s', async (_what, revocation, more, valid) => {
     const revocations = new RevocationsService(new MemoryRevocations());
@@ -235,7 +253,11 @@ describe('a token that was revoked', () => {
 });
 
 describe('issuer and audience', () => {
-  const bound = strategy({ JWT_SECRET: secret, JWT_ISSUER: 'https://issuer.example/', JWT_AUDIENCE: 'fanfare' });
+  const bound = strategy({
+    JWT_SECRET: secret,
+    JWT_ISSUER: 'https://issuer.example/',
+    JWT_AUDIENCE: 'fanfare',
+  });
   const right = { iss: 'https://issuer.example/', aud: 'fanfare' };
 
   it.each([
@@ -275,19 +297,29 @@ describe('a public key', () => {
   const withEc = () => strategy({ JWT_PUBLIC_KEY: ec.publicPem.replaceAll('\n', '\\n') });
 
   it('verifies what its private key has signed', async () => {
-    expect(await withRsa().identify(forge({ alg: 'RS256' }, claims(), rsa.privateKey))).toMatchObject({ userId: 'alice' });
-    expect(await withEc().identify(forge({ alg: 'ES256' }, claims(), ec.privateKey))).toMatchObject({ userId: 'alice' });
+    expect(await withRsa().identify(forge({ alg: 'RS256' }, claims(), rsa.privateKey))).toMatchObject({
+      userId: 'alice',
+    });
+    expect(await withEc().identify(forge({ alg: 'ES256' }, claims(), ec.privateKey))).toMatchObject({
+      userId: 'alice',
+    });
   });
 
   const der = createPublicKey(rsa.publicPem).export({ type: 'spki', format: 'der' });
   it.each<[string, () => string]>([
     ['HS256 with the key itself as the secret', () => forge(hs256, claims(), rsa.publicPem)],
     ['HS256 with the key without its last line feed', () => forge(hs256, claims(), rsa.publicPem.trimEnd())],
-    ['HS256 with the bytes of the key', () => {
-      const signed = `${part(hs256)}.${part(claims())}`;
-      return `${signed}.${createHmac('sha256', der).update(signed).digest('base64url')}`;
-    }],
-    ['HS512 with the key itself as the secret', () => forge({ alg: 'HS512' }, claims(), rsa.publicPem, 'sha512')],
+    [
+      'HS256 with the bytes of the key',
+      () => {
+        const signed = `${part(hs256)}.${part(claims())}`;
+        return `${signed}.${createHmac('sha256', der).update(signed).digest('base64url')}`;
+      },
+    ],
+    [
+      'HS512 with the key itself as the secret',
+      () => forge({ alg: 'HS512' }, claims(), rsa.publicPem, 'sha512'),
+    ],
     ['HS256 with an empty secret', () => forge(hs256, claims(), '')],
     ['none', () => bare({ alg: 'none' })],
     ['another key', () => forge({ alg: 'RS256' }, claims(), otherRsa.privateKey)],
@@ -322,7 +354,9 @@ describe('a public key', () => {
   ] as const)('of %s takes %s', async (namedCurve, alg, digest) => {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve });
     const JWT_PUBLIC_KEY = publicKey.export({ type: 'spki', format: 'pem' }).toString();
-    const identity = await strategy({ JWT_PUBLIC_KEY }).identify(forge({ alg }, claims(), privateKey, digest));
+    const identity = await strategy({ JWT_PUBLIC_KEY }).identify(
+      forge({ alg }, claims(), privateKey, digest),
+    );
     expect(identity).toMatchObject({ userId: 'alice' });
   });
 });

@@ -30,7 +30,10 @@ describe('the depth of a message', () => {
         { maxDepth: 80, depthSize: 'max' },
         { arbitrary: tie('leaf'), weight: 1 },
         { arbitrary: fc.array(tie('deep'), { maxLength: 2 }), weight: 3 },
-        { arbitrary: fc.dictionary(fc.constantFrom('{[', ']}', 'a', '"\\'), tie('deep'), { maxKeys: 2 }), weight: 3 },
+        {
+          arbitrary: fc.dictionary(fc.constantFrom('{[', ']}', 'a', '"\\'), tie('deep'), { maxKeys: 2 }),
+          weight: 3,
+        },
       ),
     }));
     const wrapped = fc.tuple(deep, fc.integer({ min: 0, max: 70 }), fc.boolean());
@@ -52,7 +55,11 @@ describe('the depth of a message', () => {
     ['many arrays beside each other', `[${'[],'.repeat(1_000)}0]`, false],
     ['brackets in a string', JSON.stringify('['.repeat(1_000)), false],
     ['brackets after an escaped quote', `"\\"${'['.repeat(100)}"`, false],
-    ['brackets after an escaped backslash and the end of the string', `["\\\\",${nested(64, '[', ']')}]`, true],
+    [
+      'brackets after an escaped backslash and the end of the string',
+      `["\\\\",${nested(64, '[', ']')}]`,
+      true,
+    ],
     ['an unclosed string', `"${'['.repeat(1_000)}`, false],
     ['closing brackets that owe levels', `${']'.repeat(100)}`, false],
   ])('of %s is too much: %s', (_what, text, tooDeep) => {
@@ -104,7 +111,7 @@ describe('a message', () => {
     const text = fc.oneof(
       fc.string({ unit: 'binary' }),
       fc.json(),
-      fc.string({ unit: fc.constantFrom(...'{}[]",:\\u0041e+-.19 ntf') }),
+      fc.string({ unit: fc.constantFrom(...Array.from('{}[]",:\\u0041e+-.19 ntf')) }),
       fc.jsonValue().map((content) => JSON.stringify({ type: 'chat', content })),
     );
     fc.assert(
@@ -168,7 +175,12 @@ describe('a number that no double holds', () => {
 
   it('is found for every way of writing a number', () => {
     const digits = (most: number): fc.Arbitrary<string> =>
-      fc.string({ unit: fc.constantFrom(...'0123456789'), minLength: 1, maxLength: most, size: 'max' });
+      fc.string({
+        unit: fc.constantFrom(...Array.from('0123456789')),
+        minLength: 1,
+        maxLength: most,
+        size: 'max',
+      });
     const number = fc
       .tuple(
         fc.constantFrom('', '-'),

@@ -3,7 +3,13 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { AuthDto } from '../../src/gateway/dto/auth.dto.js';
 import { ChatDto, DirectMessageDto, RoomMessageDto } from '../../src/gateway/dto/publish.dto.js';
-import { AckEventsDto, HistoryDto, JoinRoomDto, PresenceDto, RoomDto } from '../../src/gateway/dto/room.dto.js';
+import {
+  AckEventsDto,
+  HistoryDto,
+  JoinRoomDto,
+  PresenceDto,
+  RoomDto,
+} from '../../src/gateway/dto/room.dto.js';
 import { MessagePipe } from '../../src/gateway/message.pipe.js';
 import { ProtocolError } from '../../src/protocol/errors.js';
 
@@ -25,7 +31,7 @@ function refused(metatype: Type<object>, message: object | string): string[] {
     return [`accepted: ${JSON.stringify(pipe.transform(value, { metatype }))}`];
   } catch (error) {
     if (!(error instanceof ProtocolError)) throw error;
-    expect([error.code, error.message]).toEqual(['invalid_message', 'The message is not valid.']);
+    if (error.code !== 'invalid_message') throw error;
     return (error.extra.details ?? []).map(({ field, problem }) => `${field}: ${problem}`);
   }
 }
@@ -37,9 +43,21 @@ const ID = 'must be an integer from 0 to 9007199254740991';
 
 describe('a message becomes its DTO', () => {
   it('of the class, with the fields it declares and no others', () => {
-    const dto = accepted(ChatDto, { type: 'chat', ref: 1, content: 'hi', room: 'a', extra: true, from: 'mallory' });
+    const dto = accepted(ChatDto, {
+      type: 'chat',
+      ref: 1,
+      content: 'hi',
+      room: 'a',
+      extra: true,
+      from: 'mallory',
+    });
     expect(dto).toBeInstanceOf(ChatDto);
-    expect({ ...(dto as object) }).toEqual({ content: 'hi', room: 'a', event: undefined, message_id: undefined });
+    expect({ ...(dto as object) }).toEqual({
+      content: 'hi',
+      room: 'a',
+      event: undefined,
+      message_id: undefined,
+    });
   });
 
   it('with the content that was sent, not a copy of it', () => {
@@ -83,7 +101,11 @@ describe('a message is refused with the exact problem of each field', () => {
     [ChatDto, { content: 1, event: 'error' }, [`event: ${EVENT}`]],
     [ChatDto, { content: 1, event: 7 }, [`event: ${EVENT}`]],
     [ChatDto, { content: 1, message_id: '' }, ['message_id: must be a string of 1 to 64 characters']],
-    [ChatDto, { content: 1, message_id: 'x'.repeat(65) }, ['message_id: must be a string of 1 to 64 characters']],
+    [
+      ChatDto,
+      { content: 1, message_id: 'x'.repeat(65) },
+      ['message_id: must be a string of 1 to 64 characters'],
+    ],
     [ChatDto, { content: 1, message_id: 7 }, ['message_id: must be a string of 1 to 64 characters']],
     [ChatDto, { content: 1, room: '' }, [`room: ${ROOM}`]],
     [ChatDto, { content: 1, room: null }, [`room: ${ROOM}`]],
@@ -120,11 +142,22 @@ describe('a message is refused with the exact problem of each field', () => {
     [HistoryDto, { room: 'a', limit: 0 }, ['limit: must not be less than 1']],
     [AckEventsDto, {}, [`last_event_id: ${ID}`]],
     [AckEventsDto, { last_event_id: 'acked' }, [`last_event_id: ${ID}`]],
-    [AckEventsDto, { last_event_id: 1, direct: true, room: 'a' }, ['direct: must not be given together with room']],
+    [
+      AckEventsDto,
+      { last_event_id: 1, direct: true, room: 'a' },
+      ['direct: must not be given together with room'],
+    ],
     [AuthDto, {}, ['token: must be a string']],
     [AuthDto, { token: ['a'] }, ['token: must be a string']],
   ])('%o %j', (metatype, message, details) => {
     expect(refused(metatype, message)).toEqual(details);
+  });
+
+  it('under the one code and sentence there is', () => {
+    const refusal = { code: 'invalid_message', message: 'The message is not valid.' };
+    expect(() => pipe.transform({ type: 'a' }, { metatype: RoomDto })).toThrow(
+      expect.objectContaining(refusal),
+    );
   });
 
   it('one problem for each field that has any, whatever its type', () => {
@@ -134,7 +167,12 @@ describe('a message is refused with the exact problem of each field', () => {
 
   it('without a word of what was sent', () => {
     const marked = 'MARK'.repeat(40);
-    const details = refused(DirectMessageDto, { content: 1, target_user: marked, event: marked, message_id: marked });
+    const details = refused(DirectMessageDto, {
+      content: 1,
+      target_user: marked,
+      event: marked,
+      message_id: marked,
+    });
     expect(details).toHaveLength(3);
     expect(details.join()).not.toContain('MARK');
   });
@@ -157,7 +195,10 @@ describe('keys that mean something to JavaScript', () => {
       { metatype: ChatDto },
     );
     expect(Object.getPrototypeOf(dto)).toBe(ChatDto.prototype);
-    expect([Reflect.get(dto as object, 'isAdmin'), (dto as object).constructor]).toEqual([undefined, ChatDto]);
+    expect([Reflect.get(dto as object, 'isAdmin'), (dto as object).constructor]).toEqual([
+      undefined,
+      ChatDto,
+    ]);
     for (const key of ['__proto__', 'constructor', 'prototype', 'toString', 'hasOwnProperty', 'valueOf'])
       expect(refused(RoomDto, `{"room":"a b","${key}":{"room":"a"}}`)).toEqual([`room: ${ROOM}`]);
   });
@@ -173,12 +214,29 @@ describe('keys that mean something to JavaScript', () => {
 
   it('never make anything but a DTO or a refusal of a message', () => {
     const field = fc.constantFrom(
-      ...['room', 'content', 'event', 'message_id', 'limit', 'cursor', '__proto__', 'constructor', 'toString', 'last_event_id'],
+      'room',
+      'content',
+      'event',
+      'message_id',
+      'limit',
+      'cursor',
+      '__proto__',
+      'constructor',
+      'toString',
+      'last_event_id',
     );
     const message = fc
       .array(fc.tuple(field, fc.jsonValue()))
       .map((fields) => `{${fields.map(([key, value]) => `"${key}":${JSON.stringify(value)}`).join()}}`);
-    const metatypes = [ChatDto, RoomMessageDto, DirectMessageDto, JoinRoomDto, PresenceDto, HistoryDto, AckEventsDto];
+    const metatypes = [
+      ChatDto,
+      RoomMessageDto,
+      DirectMessageDto,
+      JoinRoomDto,
+      PresenceDto,
+      HistoryDto,
+      AckEventsDto,
+    ];
     fc.assert(
       fc.property(message, fc.constantFrom(...metatypes), (text, metatype) => {
         const outcome = refused(metatype, text);

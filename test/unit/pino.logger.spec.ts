@@ -60,7 +60,10 @@ describe('a secret in a log', () => {
     [`Authorization: Bearer ${jwt}`, 'Authorization: Bearer [redacted]'],
     [`{"authorization":"Bearer ${jwt}"}`, '{"authorization":"Bearer [redacted]"}'],
     [`authorization: bearer ${jwt}, x`, 'authorization: bearer [redacted], x'],
-    [`Sec-WebSocket-Protocol: fanfare.v1, bearer.${jwt}`, 'Sec-WebSocket-Protocol: fanfare.v1, bearer.[redacted]'],
+    [
+      `Sec-WebSocket-Protocol: fanfare.v1, bearer.${jwt}`,
+      'Sec-WebSocket-Protocol: fanfare.v1, bearer.[redacted]',
+    ],
     [`['bearer.${jwt}', 'fanfare.v1']`, "['bearer.[redacted]', 'fanfare.v1']"],
     [`?token=a ?token=b Bearer c`, '?token=[redacted] ?token=[redacted] Bearer [redacted]'],
     [`a\n?token=${jwt}\nb`, 'a\n?token=[redacted]\nb'],
@@ -156,7 +159,9 @@ describe('the log', () => {
 
   it('has the stack that Nest hands on beside the message', () => {
     logger().error('failed', 'Error: failed\n    at here', 'Gateway');
-    expect(lines()).toEqual([expect.objectContaining({ msg: 'failed', stack: 'Error: failed\n    at here' })]);
+    expect(lines()).toEqual([
+      expect.objectContaining({ msg: 'failed', stack: 'Error: failed\n    at here' }),
+    ]);
   });
 
   it.each([

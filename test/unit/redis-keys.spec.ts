@@ -1,15 +1,29 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isRoomName, isUserId } from '../../src/protocol/names.js';
-import { encodeChannel, encodeUserId, PARTITIONS, partitionOf, RedisKeys } from '../../src/redis/redis-keys.js';
+import {
+  encodeChannel,
+  encodeUserId,
+  PARTITIONS,
+  partitionOf,
+  RedisKeys,
+} from '../../src/redis/redis-keys.js';
 
 const userId = fc.string({ unit: 'binary', minLength: 1, maxLength: 40 }).filter(isUserId);
 /** Ids that try to be another key. */
 const sly = fc
-  .string({ unit: fc.constantFrom('{', '}', ':', '%', '*', ' ', '0', '1', 'a', 'meta', 'log', 'room', '7B', 'ä'), minLength: 1, maxLength: 12 })
+  .string({
+    unit: fc.constantFrom('{', '}', ':', '%', '*', ' ', '0', '1', 'a', 'meta', 'log', 'room', '7B', 'ä'),
+    minLength: 1,
+    maxLength: 12,
+  })
   .filter(isUserId);
 const roomName = fc
-  .string({ unit: fc.constantFrom('a', ':', 'meta', 'log', 'bus', 'idem', '/', '.', '@', 'user', '0'), minLength: 1, maxLength: 12 })
+  .string({
+    unit: fc.constantFrom('a', ':', 'meta', 'log', 'bus', 'idem', '/', '.', '@', 'user', '0'),
+    minLength: 1,
+    maxLength: 12,
+  })
   .filter(isRoomName);
 const channel = fc.oneof(
   fc.constant('broadcast'),

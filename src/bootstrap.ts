@@ -2,6 +2,7 @@ import { BadRequestException } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
+import { ApiGuard } from './api/api.guard.js';
 import { AppModule } from './app.module.js';
 import { Instance } from './config/instance.js';
 import { PinoLogger } from './config/pino.logger.js';
@@ -10,6 +11,7 @@ import { readSettings, Settings } from './config/settings.js';
 import { ConnectionsService } from './connections/connections.service.js';
 import { GatewayAdapter } from './gateway/gateway.adapter.js';
 import { isTooDeep, parseJson } from './gateway/message-parser.js';
+import { HttpErrorFilter } from './http/http-errors.js';
 import { Listeners } from './http/listeners.js';
 import { MetricsService } from './metrics/metrics.service.js';
 
@@ -17,6 +19,8 @@ import { MetricsService } from './metrics/metrics.service.js';
 const HEADERS_TIMEOUT_MS = 8_000;
 const HEADERS_CHECK_MS = 1_000;
 const MAX_HEADER_BYTES = 8_192;
+/** A user id of 128 code points of 4 bytes, percent-encoded. */
+const MAX_PARAM_LENGTH = 1_536;
 /** A batch of publications. */
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
@@ -31,10 +35,23 @@ export async function createApplication(environment: Environment): Promise<NestF
   };
   const app = await NestFactory.create<NestFastifyApplication>(
     AppModule.with(settings),
-    new FastifyAdapter({ http, routerOptions: { ignoreTrailingSlash: false }, forceCloseConnections: true }),
+    new FastifyAdapter({
+      http,
+      routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+      forceCloseConnections: true,
+    }),
     { bufferLogs: true, abortOnError: false },
   );
   app.useBodyParser('application/json', { bodyLimit: MAX_BODY_BYTES }, readBody);
+  app.useGlobalFilters(new HttpErrorFilter());
+  const api = app.get(ApiGuard);
+  // Before the body is read: a stranger's costs nothing.
+  app
+    .getHttpAdapter()
+    .getInstance()
+    .addHook('onRequest', async (request) => {
+      if (request.url.startsWith('/api/')) api.checkDoor(request);
+    });
   app.useLogger(new PinoLogger(settings, app.get(Instance).name));
   app.useWebSocketAdapter(new GatewayAdapter(app));
   const { hub } = app.get(ConnectionsService);
@@ -76,11 +93,7 @@ function readBody(
   done: (error: Error | null, value?: unknown) => void,
 ): void {
   const text = body.toString('utf8');
-  if (text === '') {
-    done(null, undefined);
-    return;
-  }
-  const value = isTooDeep(text) ? undefined : parseJson(text);
+  const value = text === '' ? {} : isTooDeep(text) ? undefined : parseJson(text);
   if (value === undefined) done(new BadRequestException('The body is not valid JSON, or nests too deeply.'));
   else done(null, value);
 }

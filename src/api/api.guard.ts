@@ -6,7 +6,7 @@ import { ApiKeyGuard, Scope } from '../auth/api-key.guard.js';
 import { Settings } from '../config/settings.js';
 import { InternalPortGuard } from '../http/internal.guard.js';
 
-interface ApiRequest {
+export interface ApiRequest {
   raw: IncomingMessage;
   headers: IncomingMessage['headers'];
 }
@@ -21,10 +21,19 @@ export class ApiGuard implements CanActivate {
     private readonly apiKeys: ApiKeyGuard,
   ) {}
 
-  canActivate(context: ExecutionContext): boolean {
+  /** At the first line of a request, before anything of its body is read. Throws 404 or 401. */
+  checkDoor(request: ApiRequest): void {
     if (this.settings.API_KEYS.length === 0) throw new NotFoundException('There is no API without API_KEYS.');
-    this.port.canActivate(context);
-    const scope = this.reflector.getAllAndOverride(Scope, [context.getHandler(), context.getClass()]);
-    return this.apiKeys.check(context.switchToHttp().getRequest<ApiRequest>(), scope);
+    this.port.check(request.raw);
+    this.apiKeys.scopesOf(request);
+  }
+
+  canActivate(context: ExecutionContext): boolean {
+    const request = context.switchToHttp().getRequest<ApiRequest>();
+    this.checkDoor(request);
+    return this.apiKeys.check(
+      request,
+      this.reflector.getAllAndOverride(Scope, [context.getHandler(), context.getClass()]),
+    );
   }
 }

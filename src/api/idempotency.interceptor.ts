@@ -30,7 +30,7 @@ export class IdempotencyInterceptor implements NestInterceptor {
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     const request = context.switchToHttp().getRequest<WriteRequest>();
     const given = request.headers['idempotency-key'];
-    if (given === undefined) return next.handle();
+    if (given === undefined || request.method === 'GET') return next.handle();
     if (typeof given !== 'string' || !KEY.test(given)) {
       throw new BadRequestException('Idempotency-Key must be 1 to 128 printable characters.');
     }

@@ -1,7 +1,7 @@
 import type { ArgumentMetadata, PipeTransform } from '@nestjs/common';
 import { Injectable } from '@nestjs/common';
 import { fieldsOf, readDto } from '../validation/read-dto.js';
-import { InvalidInput } from './api.errors.js';
+import { InvalidInput } from '../http/http-errors.js';
 
 /** Numbers come as text in a query. */
 const NUMERIC = new Set(['limit', 'before']);

@@ -4,7 +4,7 @@ import { Settings } from '../config/settings.js';
 import type { Revocation } from '../core/control.js';
 import { ControlBus, RevocationStore } from '../core/control.js';
 import { ApiController } from './api-controller.js';
-import { InvalidInput } from './api.errors.js';
+import { InvalidInput } from '../http/http-errors.js';
 import { RevokeDto } from './dto/api.dto.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
 

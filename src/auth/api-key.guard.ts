@@ -32,14 +32,20 @@ export class ApiKeyGuard implements CanActivate {
 
   /** Throws 401 without a valid key and 403 without the scope. */
   check(request: HttpRequest, scope: ApiScope): boolean {
+    if (!this.scopesOf(request).has(scope))
+      throw new ForbiddenException('The API key does not have the scope for this.');
+    return true;
+  }
+
+  /** What the request's key may do. Throws 401 without a valid one. */
+  scopesOf(request: HttpRequest): ReadonlySet<string> {
     const presented = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
     const digest = digestOf(presented ?? '');
     let scopes: ReadonlySet<string> | null = null;
     for (const key of this.keys) if (timingSafeEqual(key.digest, digest)) scopes = key.scopes;
     if (presented === undefined || scopes === null)
       throw new UnauthorizedException('A valid API key is needed.');
-    if (!scopes.has(scope)) throw new ForbiddenException('The API key does not have the scope for this.');
-    return true;
+    return scopes;
   }
 }
 

@@ -45,13 +45,16 @@ export class RevocationsService implements OnApplicationBootstrap, OnApplication
   note(revocation: Revocation): void {
     const { untilMs } = revocation;
     if ('jti' in revocation) {
-      this.byToken.set(revocation.jti, untilMs);
+      // The longest wins: none is taken back.
+      this.byToken.set(revocation.jti, Math.max(untilMs, this.byToken.get(revocation.jti) ?? 0));
       return;
     }
     const { sub, issuedBeforeS } = revocation;
     const known = this.bySubject.get(sub);
-    if (known === undefined || known.issuedBeforeS <= issuedBeforeS)
-      this.bySubject.set(sub, { issuedBeforeS, untilMs });
+    this.bySubject.set(sub, {
+      issuedBeforeS: Math.max(issuedBeforeS, known?.issuedBeforeS ?? 0),
+      untilMs: Math.max(untilMs, known?.untilMs ?? 0),
+    });
   }
 
   isRevoked({ userId, token }: Identity): boolean {

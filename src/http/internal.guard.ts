@@ -36,10 +36,12 @@ export class InternalPortGuard implements CanActivate {
   ) {}
 
   canActivate(context: ExecutionContext): boolean {
-    if (this.settings.INTERNAL_PORT === undefined) return true;
-    return onlyInternally(
-      this.listeners.isInternal(context.switchToHttp().getRequest<{ raw: IncomingMessage }>().raw),
-    );
+    return this.check(context.switchToHttp().getRequest<{ raw: IncomingMessage }>().raw);
+  }
+
+  /** Throws 404 where it came in on the wrong port. */
+  check(request: IncomingMessage): boolean {
+    return this.settings.INTERNAL_PORT === undefined || onlyInternally(this.listeners.isInternal(request));
   }
 }
 

@@ -3,6 +3,7 @@ import { ACKED_TTL_MS, AckedPositions } from '../core/acked-positions.js';
 import { BrokerUnavailable } from '../core/broker.js';
 import type { Position } from '../protocol/messages.js';
 import type { RedisClients } from './redis-clients.js';
+import { reach } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { encodeUserId, partitionOf } from './redis-keys.js';
 import { rememberScript } from './scripts/acked.js';
@@ -39,9 +40,7 @@ export class RedisAckedPositions extends AckedPositions {
   }
 
   async recall(channel: string, userId: string): Promise<Position | null> {
-    const value = await this.clients.commands.get(this.keyOf(channel, userId)).catch((error: unknown) => {
-      throw new BrokerUnavailable(error);
-    });
+    const value = await reach(this.clients.commands.get(this.keyOf(channel, userId)));
     const [id, epoch] = value?.split(' ') ?? [];
     return id === undefined || epoch === undefined ? null : { id: Number(id), epoch };
   }

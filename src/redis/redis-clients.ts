@@ -147,6 +147,15 @@ export class RedisClients {
   }
 }
 
+/** The answer of a plain command. Rejects with `BrokerUnavailable` whatever went wrong. */
+export async function reach<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw error instanceof BrokerUnavailable ? error : new BrokerUnavailable(error);
+  }
+}
+
 /** Exponential with jitter, short enough that traffic flows again within 3 s of Redis being back. */
 function backoffMs(attempt: number): number {
   return (

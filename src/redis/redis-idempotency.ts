@@ -1,7 +1,7 @@
-import { BrokerUnavailable } from '../core/broker.js';
 import type { Claim } from '../core/control.js';
 import { IdempotencyStore } from '../core/control.js';
 import type { RedisClients } from './redis-clients.js';
+import { reach } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { claimScript } from './scripts/claim.js';
 
@@ -35,20 +35,12 @@ export class RedisIdempotency extends IdempotencyStore {
   }
 
   async finish(key: string, fingerprint: string, answer: string): Promise<void> {
-    await this.attempt(
+    await reach(
       this.clients.commands.set(this.keys.answer(key), `${fingerprint} ${answer}`, 'PX', this.ttlMs),
     );
   }
 
   async abandon(key: string): Promise<void> {
-    await this.attempt(this.clients.commands.del(this.keys.answer(key)));
-  }
-
-  private async attempt(result: Promise<unknown>): Promise<void> {
-    try {
-      await result;
-    } catch (error) {
-      throw new BrokerUnavailable(error);
-    }
+    await reach(this.clients.commands.del(this.keys.answer(key)));
   }
 }

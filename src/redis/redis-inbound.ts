@@ -3,6 +3,7 @@ import type { InboundRecord } from '../core/inbound.js';
 import { Inbound } from '../core/inbound.js';
 import { compilePattern } from '../protocol/names.js';
 import type { RedisClients } from './redis-clients.js';
+import { reach } from './redis-clients.js';
 import { inboundScript } from './scripts/inbound.js';
 
 export interface InboundOptions {
@@ -35,9 +36,7 @@ export class RedisInbound extends Inbound {
 
   async admit(): Promise<void> {
     if (!this.isFull) return;
-    const length = await this.clients.commands.xlen(this.options.stream).catch((error: unknown) => {
-      throw new BrokerUnavailable(error);
-    });
+    const length = await reach(this.clients.commands.xlen(this.options.stream));
     if (length >= this.options.maxLength) throw new BrokerUnavailable('the inbound stream is full');
     this.isFull = false;
   }

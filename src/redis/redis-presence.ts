@@ -11,6 +11,7 @@ import type {
 import { PresenceStore } from '../core/presence-store.js';
 import { roomChannel, userChannel } from '../protocol/names.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
+import { reach } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS, partitionOf } from './redis-keys.js';
 import { unlockScript } from './scripts/fence.js';
@@ -104,22 +105,17 @@ export class RedisPresence extends PresenceStore {
     };
   }
 
-  /** Partition by partition, in each by name; the cursor names both. */
+  /** Partition by partition, in each by name; the cursor names both. One that we did not make is at the end. */
   async rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
-    const [from = '0', ...names] =
+    const [from = '0', after = ''] =
       cursor === undefined ? [] : Buffer.from(cursor, 'base64url').toString('utf8').split(' ');
-    let after = names.join(' ');
     const found: { room: string; partition: number }[] = [];
-    for (let partition = Number(from); partition < PARTITIONS && found.length <= limit; partition += 1) {
-      const start = after === '' ? '-' : `(${after}`;
-      after = '';
-      const rooms = await this.commands.zrangebylex(
-        `${this.keys.tag(partition)}:rooms`,
-        start,
-        '+',
-        'LIMIT',
-        0,
-        limit + 1 - found.length,
+    const start = /^\d{1,3}$/.test(from) ? Number(from) : PARTITIONS;
+    for (let partition = start; partition < PARTITIONS && found.length <= limit; partition += 1) {
+      const range = partition === start && after !== '' ? `(${after}` : '-';
+      const key = `${this.keys.tag(partition)}:rooms`;
+      const rooms = await reach(
+        this.commands.zrangebylex(key, range, '+', 'LIMIT', 0, limit + 1 - found.length),
       );
       found.push(...rooms.map((room) => ({ room, partition })));
     }
@@ -137,10 +133,9 @@ export class RedisPresence extends PresenceStore {
   async counts(room: string): Promise<RoomCounts> {
     const scope = roomChannel(room);
     const base = `${this.keys.tag(partitionOf(scope))}:presence:${scope}`;
-    const [members, connections] = await Promise.all([
-      this.commands.zcard(`${base}:members`),
-      this.commands.get(`${base}:connections`),
-    ]);
+    const [members, connections] = await reach(
+      Promise.all([this.commands.zcard(`${base}:members`), this.commands.get(`${base}:connections`)]),
+    );
     return { members, connections: Number(connections ?? 0) };
   }
 

@@ -1,7 +1,7 @@
-import { BrokerUnavailable } from '../core/broker.js';
 import type { Revocation } from '../core/control.js';
 import { RevocationStore } from '../core/control.js';
 import type { RedisClients } from './redis-clients.js';
+import { reach } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 
 /** Revocations in one sorted set, scored by the time (wall-clock ms) until which they are in force. */
@@ -14,22 +14,16 @@ export class RedisRevocations extends RevocationStore {
   }
 
   async add(revocation: Revocation): Promise<void> {
-    try {
-      const { commands } = this.clients;
-      await commands.zremrangebyscore(this.keys.revocations, '-inf', Date.now());
-      await commands.zadd(this.keys.revocations, revocation.untilMs, JSON.stringify(revocation));
-    } catch (error) {
-      throw new BrokerUnavailable(error);
-    }
+    const { commands } = this.clients;
+    await reach(commands.zremrangebyscore(this.keys.revocations, '-inf', Date.now()));
+    await reach(commands.zadd(this.keys.revocations, revocation.untilMs, JSON.stringify(revocation)));
   }
 
   async load(): Promise<Revocation[]> {
-    try {
-      const stored = await this.clients.commands.zrangebyscore(this.keys.revocations, Date.now(), '+inf');
-      return stored.map((text) => JSON.parse(text) as Revocation);
-    } catch (error) {
-      throw new BrokerUnavailable(error);
-    }
+    const stored = await reach(
+      this.clients.commands.zrangebyscore(this.keys.revocations, Date.now(), '+inf'),
+    );
+    return stored.map((text) => JSON.parse(text) as Revocation);
   }
 
   watch(onStale: () => void): void {

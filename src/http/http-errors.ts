@@ -32,8 +32,8 @@ export class InvalidInput extends BadRequestException {
 
 /** Answers `{statusCode, error, message}`; what was not expected is logged and is a 500 that says nothing. */
 @Catch()
-export class ApiErrorFilter implements ExceptionFilter {
-  private readonly logger = new Logger('Api');
+export class HttpErrorFilter implements ExceptionFilter {
+  private readonly logger = new Logger('Http');
 
   catch(exception: unknown, host: ArgumentsHost): void {
     const reply = host.switchToHttp().getResponse<Reply>();
@@ -70,9 +70,10 @@ function asHttp(exception: unknown): HttpException | null {
 function bodyError(exception: unknown): HttpException | null {
   if (!(exception instanceof Error) || !('statusCode' in exception)) return null;
   if (exception.statusCode === 413) return new PayloadTooLargeException('The body is too large.');
-  return exception.statusCode === 400 || exception.statusCode === 415
-    ? new BadRequestException('The body is not valid JSON.')
-    : null;
+  if (exception.statusCode === 400 || exception.statusCode === 415) {
+    return new BadRequestException('The body is not valid JSON.');
+  }
+  return exception.statusCode === 414 ? new BadRequestException('The path is too long.') : null;
 }
 
 function unavailable(): HttpException {

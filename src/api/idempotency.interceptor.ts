@@ -1,16 +1,11 @@
 import { createHash } from 'node:crypto';
 import type { CallHandler, ExecutionContext, NestInterceptor } from '@nestjs/common';
-import {
-  BadRequestException,
-  ConflictException,
-  Injectable,
-  ServiceUnavailableException,
-} from '@nestjs/common';
+import { ConflictException, Injectable, ServiceUnavailableException } from '@nestjs/common';
 import type { Observable } from 'rxjs';
 import { firstValueFrom, from } from 'rxjs';
 import { IdempotencyStore } from '../core/control.js';
+import { callKeyOf } from './call-key.js';
 
-const KEY = /^[\x21-\x7e]{1,128}$/;
 /** How long a twin waits for the answer of the call that acts, and how often it looks. */
 const TWIN_MS = 5_000;
 const LOOK_MS = 20;
@@ -29,13 +24,9 @@ export class IdempotencyInterceptor implements NestInterceptor {
 
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     const request = context.switchToHttp().getRequest<WriteRequest>();
-    const given = request.headers['idempotency-key'];
-    if (given === undefined || request.method === 'GET') return next.handle();
-    if (typeof given !== 'string' || !KEY.test(given)) {
-      throw new BadRequestException('Idempotency-Key must be 1 to 128 printable characters.');
-    }
-    const { authorization } = request.headers;
-    const key = digest([String(authorization), request.method, request.url.split('?')[0], given]);
+    const callKey = request.method === 'GET' ? null : callKeyOf(request);
+    if (callKey === null) return next.handle();
+    const key = digest([callKey, request.method, request.url.split('?')[0]]);
     return from(this.once(key, digest(request.body ?? null), () => firstValueFrom(next.handle())));
   }
 
@@ -66,7 +57,8 @@ export class IdempotencyInterceptor implements NestInterceptor {
   private async act(key: string, fingerprint: string, act: () => Promise<unknown>): Promise<unknown> {
     try {
       const answer = await act();
-      await this.store.finish(key, fingerprint, JSON.stringify(answer));
+      if (isComplete(answer)) await this.store.finish(key, fingerprint, JSON.stringify(answer));
+      else await this.store.abandon(key);
       return answer;
     } catch (error) {
       // A call that failed has done nothing that can't be repeated.
@@ -74,6 +66,20 @@ export class IdempotencyInterceptor implements NestInterceptor {
       throw error;
     }
   }
+}
+
+/** A batch of which something could not be stored is there to be repeated. */
+function isComplete(answer: unknown): boolean {
+  if (
+    typeof answer !== 'object' ||
+    answer === null ||
+    !('results' in answer) ||
+    !Array.isArray(answer.results)
+  )
+    return true;
+  return !answer.results.some(
+    (result: { error?: { code?: string } }) => result.error?.code === 'broker_unavailable',
+  );
 }
 
 function digest(value: unknown): string {

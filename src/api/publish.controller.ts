@@ -8,6 +8,7 @@ import { jsonText } from '../protocol/messages.js';
 import { channelFields } from '../protocol/names.js';
 import { readDto } from '../validation/read-dto.js';
 import { ApiController } from './api-controller.js';
+import { CallKey } from './call-key.js';
 import { BatchDto, PublicationDto } from './dto/api.dto.js';
 import { IdempotencyInterceptor } from './idempotency.interceptor.js';
 
@@ -31,19 +32,25 @@ export class PublishController {
 
   @Post()
   @HttpCode(200)
-  publish(@Body() publication: PublicationDto): Promise<PublishedAnswer> {
-    return this.publishOne(publication);
+  publish(@Body() publication: PublicationDto, @CallKey() callKey: CallKey | null): Promise<PublishedAnswer> {
+    return this.publishOne(publication, callKey);
   }
 
   /** In order; a bad one does not stop the others. */
   @Post('batch')
   @HttpCode(200)
-  async publishBatch(@Body() { messages }: BatchDto): Promise<{ results: BatchResult[] }> {
+  async publishBatch(
+    @Body() { messages }: BatchDto,
+    @CallKey() callKey: CallKey | null,
+  ): Promise<{ results: BatchResult[] }> {
     const results = await Promise.all(
-      messages.map(async (message): Promise<BatchResult> => {
+      messages.map(async (message, index): Promise<BatchResult> => {
         try {
           const input = typeof message === 'object' && message !== null ? message : {};
-          return await this.publishOne(readDto(PublicationDto, input));
+          return await this.publishOne(
+            readDto(PublicationDto, input),
+            callKey === null ? null : { ...callKey, key: `${index} ${callKey.key}` },
+          );
         } catch (error) {
           return { error: resultOf(error) };
         }
@@ -52,7 +59,8 @@ export class PublishController {
     return { results };
   }
 
-  private async publishOne(publication: PublicationDto): Promise<PublishedAnswer> {
+  /** Without a `message_id` the call's key makes it one event, also where its first answer was lost. */
+  private async publishOne(publication: PublicationDto, callKey: CallKey | null): Promise<PublishedAnswer> {
     const {
       channel,
       content,
@@ -74,12 +82,13 @@ export class PublishController {
       },
       Date.now(),
     );
+    // Apart from what clients send: a backend's message_id never meets a user's.
+    const idempotency = messageId === undefined ? callKey : { scope: `api ${from ?? ''}`, key: messageId };
     const { position, duplicate } = await this.publisher.publish({
       channel,
       body,
       ...(excluded !== undefined ? { exclude: `connection:${excluded}` } : {}),
-      // Apart from what clients send: a backend's message_id never meets a user's.
-      ...(messageId === undefined ? {} : { idempotency: { scope: `api ${from ?? ''}`, key: messageId } }),
+      ...(idempotency === null ? {} : { idempotency }),
     });
     return { ...(position === null ? {} : position), ...(duplicate ? { duplicate: true as const } : {}) };
   }

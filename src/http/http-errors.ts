@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import type { ArgumentsHost, ExceptionFilter } from '@nestjs/common';
 import {
   BadRequestException,
@@ -16,6 +17,14 @@ interface Reply {
   header(name: string, value: string): Reply;
   send(body: object): void;
 }
+
+/** What the HTTP platform itself refuses, which comes with nothing but a text of its own. */
+const PLATFORM_ERRORS = new Map<number, () => HttpException>([
+  [400, () => new BadRequestException('The request is not valid.')],
+  [413, () => new PayloadTooLargeException('The body is too large.')],
+  [414, () => new BadRequestException('The path is too long.')],
+  [415, () => new BadRequestException('The body must be JSON (content-type: application/json).')],
+]);
 
 /** Bad input of a backend, field by field. */
 export class InvalidInput extends BadRequestException {
@@ -51,29 +60,22 @@ export class HttpErrorFilter implements ExceptionFilter {
     const body = error.getResponse();
     reply
       .status(status)
-      .send(typeof body === 'string' ? { statusCode: status, error: error.name, message: body } : body);
+      .send(
+        typeof body === 'string' ? { statusCode: status, error: STATUS_CODES[status], message: body } : body,
+      );
   }
 }
 
 function asHttp(exception: unknown): HttpException | null {
-  if (exception instanceof HttpException) return exception;
+  if (exception instanceof HttpException) {
+    const known = PLATFORM_ERRORS.get(exception.getStatus());
+    return typeof exception.getResponse() === 'string' && known !== undefined ? known() : exception;
+  }
   if (exception instanceof BrokerUnavailable) return unavailable();
-  if (exception instanceof ProtocolError) {
-    return exception.code === 'broker_unavailable'
-      ? unavailable()
-      : new InvalidInput(exception.extra.details ?? []);
-  }
-  return bodyError(exception);
-}
-
-/** What the HTTP platform itself refuses: a body that is too large, or no JSON. */
-function bodyError(exception: unknown): HttpException | null {
-  if (!(exception instanceof Error) || !('statusCode' in exception)) return null;
-  if (exception.statusCode === 413) return new PayloadTooLargeException('The body is too large.');
-  if (exception.statusCode === 400 || exception.statusCode === 415) {
-    return new BadRequestException('The body is not valid JSON.');
-  }
-  return exception.statusCode === 414 ? new BadRequestException('The path is too long.') : null;
+  if (!(exception instanceof ProtocolError)) return null;
+  return exception.code === 'broker_unavailable'
+    ? unavailable()
+    : new InvalidInput(exception.extra.details ?? []);
 }
 
 function unavailable(): HttpException {

@@ -492,6 +492,67 @@ describe('a failover after the replication link was cut', () => {
   });
 });
 
+describe('a server that comes back as primary with less than it had, and no connection is cut', () => {
+  let redis: RedisServer;
+  let behind: RedisServer;
+  let link: FaultProxy;
+  let gateways: GatewayProcess[] = [];
+
+  async function replicates({ commands }: RedisServer): Promise<void> {
+    await eventually(
+      async () => {
+        const info = await commands.info('replication');
+        if (!info.includes('master_link_status:up')) throw new Error(info);
+      },
+      { timeoutMs: 15_000 },
+    );
+  }
+
+  beforeAll(async () => {
+    redis = await RedisServer.start({ 'repl-diskless-sync-delay': '0' });
+    link = await FaultProxy.start(redis.port);
+    behind = await RedisServer.start({
+      replicaof: `127.0.0.1 ${link.port}`,
+      'repl-diskless-sync-delay': '0',
+    });
+    await replicates(behind);
+    gateways = await startGateways(2, { REDIS_URL: redis.url });
+  }, 40_000);
+  afterAll(async () => {
+    await closeClients();
+    await Promise.all(gateways.map((gateway) => gateway.dispose()));
+    await behind.dispose();
+    await link.dispose();
+    await redis.dispose();
+  });
+
+  it('gives no id twice in an epoch, and every member is told by a gap', { timeout: 40_000 }, async () => {
+    const [one, other] = pair(gateways);
+    const scene = await Scene.open(one, 'room');
+    const { client, position } = await scene.read({}, other);
+    await scene.publish(3);
+    const log = logKey(`room:${scene.room}`);
+    await eventually(async () => {
+      expect(await behind.commands.xlen(log)).toBe(3);
+    });
+    link.swallow();
+    await scene.publish(3);
+    await client.take('chat', 6);
+    await behind.commands.replicaof('NO', 'ONE');
+    await redis.commands.replicaof('127.0.0.1', behind.port);
+    await replicates(redis);
+    expect(await redis.commands.xlen(log)).toBe(3);
+    await redis.commands.replicaof('NO', 'ONE');
+    expect(await publishes(scene)).toBe(1);
+    const { story, marker } = await scene.whole(client);
+    const { epoch } = (await scene.read()).position;
+    expect(epoch.split('.')[0]).not.toBe(position.epoch.split('.')[0]);
+    const gap = expect.objectContaining({ after: 6, next: 1 }) as unknown;
+    expect(story).toEqual(['reply', ...idsAfter(0, 6), gap, ...idsAfter(0, marker)]);
+    expect(client.closedWith).toBeUndefined();
+  });
+});
+
 describe('a Redis Cluster of three primaries under load', () => {
   let topology: ClusterWithReplica;
   let gateways: GatewayProcess[] = [];

@@ -189,6 +189,12 @@ describe('keys that mean something to JavaScript', () => {
     ]);
   });
 
+  it('count only where the message itself has them', () => {
+    const message = Object.create({ room: 'a', token: 't' }) as Record<string, unknown>;
+    for (const metatype of [RoomDto, AuthDto])
+      expect(() => pipe.transform(message, { metatype })).toThrow(ProtocolError);
+  });
+
   it('can’t change what the DTO is, nor skip its validation', () => {
     const dto = pipe.transform(
       fromJson('{"type":"chat","content":1,"__proto__":{"isAdmin":true},"constructor":{"name":"Object"}}'),

@@ -28,19 +28,17 @@ export async function startRedisCluster(): Promise<Topology> {
   const dispose = async (): Promise<void> => {
     await Promise.all(nodes.map(({ server }) => server.dispose()));
   };
+  // A node takes a config epoch only while it knows no other.
   for (const [index, { server }] of nodes.entries()) {
     await server.commands.call('CLUSTER', 'SET-CONFIG-EPOCH', String(index + 1));
     const first = Math.ceil((16_384 * index) / nodes.length);
     const last = Math.ceil((16_384 * (index + 1)) / nodes.length) - 1;
     await server.commands.call('CLUSTER', 'ADDSLOTSRANGE', String(first), String(last));
+  }
+  for (const { server } of nodes) {
     for (const other of nodes) {
-      await server.commands.call(
-        'CLUSTER',
-        'MEET',
-        '127.0.0.1',
-        String(other.server.port),
-        String(other.busPort),
-      );
+      const { port } = other.server;
+      await server.commands.call('CLUSTER', 'MEET', '127.0.0.1', String(port), String(other.busPort));
     }
   }
   await eventually(

@@ -8,6 +8,8 @@ const FETCH_TIMEOUT_MS = 3_000;
 const COOLDOWN_MS = 10_000;
 /** Known keys are read again this often, so that one that was taken out is refused. */
 const REFRESH_MS = 600_000;
+/** Until the first set was read, it is asked for this often. */
+const FIRST_RETRY_MS = 1_000;
 
 /**
  * The issuer's signing keys by key id. Read when a token names one that is not known, and now and then; the last good
@@ -19,6 +21,7 @@ export class JwksKeys {
   private keys = new Map<string, KeyObject>();
   private askedAtMs = -Infinity;
   private reading: Promise<void> | null = null;
+  private stopped = false;
 
   constructor(
     uri: string,
@@ -42,11 +45,16 @@ export class JwksKeys {
 
   /** Reads the set now, unless that is under way. */
   read(): void {
-    if (this.reading !== null) return;
+    if (this.reading !== null || this.stopped) return;
     this.askedAtMs = this.nowMs();
     this.reading = this.readOnce().finally(() => {
       this.reading = null;
+      if (!this.isReady && !this.stopped) setTimeout(() => this.read(), FIRST_RETRY_MS).unref();
     });
+  }
+
+  stop(): void {
+    this.stopped = true;
   }
 
   /** A token without a key id is for the one key there is. */

@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { createPublicKey, createSecretKey } from 'node:crypto';
+import type { OnApplicationShutdown } from '@nestjs/common';
 import { Injectable } from '@nestjs/common';
 import type { Algorithm } from 'jsonwebtoken';
 import { Strategy } from 'passport-jwt';
@@ -32,7 +33,7 @@ interface TokenAttempt {
  * for every token, which costs twenty times the verification.
  */
 @Injectable()
-export class JwtStrategy {
+export class JwtStrategy implements OnApplicationShutdown {
   private readonly strategy: Strategy | null;
   private readonly issuerKeys: JwksKeys | null;
 
@@ -51,6 +52,10 @@ export class JwtStrategy {
   /** False while the issuer's keys were never read: no token can be verified yet. */
   get isReady(): boolean {
     return this.issuerKeys?.isReady ?? true;
+  }
+
+  onApplicationShutdown(): void {
+    this.issuerKeys?.stop();
   }
 
   /** Who the token says it is; null for any token that is not valid, whatever the reason. */

@@ -5,7 +5,7 @@ import pretty from 'pino-pretty';
 import type { Settings } from './settings.js';
 
 /** What must never be in a log, whoever put it into a message: `?token=`, bearer headers, bearer subprotocols. */
-const SECRETS = /([?&]token=|\bbearer[ .])[^\s&"',]+/gi;
+const SECRETS = /([?&]token=|\bbearer(?: +|\.))[^\s&"',]+/gi;
 
 /** What Nest says of every module and route while it starts; of use only when that goes wrong. */
 const BOOT_CONTEXTS = new Set<unknown>([

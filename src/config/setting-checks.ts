@@ -1,4 +1,4 @@
-import { createPublicKey } from 'node:crypto';
+import { algorithmsOf } from './algorithms.js';
 
 export function isHostPort(value: unknown): boolean {
   if (typeof value !== 'string') return false;
@@ -24,9 +24,14 @@ export function isChannelPattern(value: unknown): boolean {
 
 export function isPublicKey(value: unknown): boolean {
   try {
-    return ['rsa', 'ec'].includes(createPublicKey(String(value)).asymmetricKeyType ?? '');
+    return !String(value).includes('PRIVATE KEY') && algorithmsOf(String(value)).length > 0;
   } catch {
     // Not a key at all is the same answer as a key of a kind that can't be used.
     return false;
   }
+}
+
+export function isWebhookSecret(value: unknown): boolean {
+  if (typeof value !== 'string' || !value.startsWith('whsec_')) return typeof value === 'string';
+  return Buffer.from(value.slice(6), 'base64').length >= 24;
 }

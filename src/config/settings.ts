@@ -1,6 +1,7 @@
 import { plainToInstance } from 'class-transformer';
 import {
   ArrayMaxSize,
+  ArrayMinSize,
   IsBoolean,
   IsIn,
   IsInt,
@@ -23,6 +24,7 @@ import {
   isOrigin,
   isPublicKey,
   isRedisUrl,
+  isWebhookSecret,
 } from './setting-checks.js';
 import { conflicts } from './setting-conflicts.js';
 
@@ -84,7 +86,7 @@ export class Settings {
   @IsOptional()
   @Check('must be an http:// or https:// URL', isHttpUrl)
   readonly JWT_JWKS_URI?: string;
-  @Setting(list) @IsOptional() @ArrayMaxSize(10) readonly JWT_ALGORITHMS?: Algorithm[];
+  @Setting(list) @IsOptional() @ArrayMinSize(1) @ArrayMaxSize(10) readonly JWT_ALGORITHMS?: Algorithm[];
   @Setting(text) @IsOptional() @IsString() readonly JWT_ISSUER?: string;
   @Setting(text) @IsOptional() @IsString() readonly JWT_AUDIENCE?: string;
   @Setting(integer, 0) @IsInt() @Max(3_600) readonly JWT_CLOCK_TOLERANCE_S: number;
@@ -118,7 +120,10 @@ export class Settings {
   @IsOptional()
   @Check('must be an http:// or https:// URL', isHttpUrl)
   readonly WEBHOOK_URL?: string;
-  @Setting(text) @IsOptional() @IsString() readonly WEBHOOK_SECRET?: string;
+  @Setting(text)
+  @IsOptional()
+  @Check('must be a text, or whsec_ and base64 of at least 24 bytes', isWebhookSecret)
+  readonly WEBHOOK_SECRET?: string;
 
   @Setting(integer, 25_000) @IsInt() @Min(50) @Max(MAX_INTERVAL_MS) readonly HEARTBEAT_INTERVAL_MS: number;
   @Setting(integer, 10_000) @IsInt() @Min(50) @Max(MAX_INTERVAL_MS) readonly HEARTBEAT_TIMEOUT_MS: number;

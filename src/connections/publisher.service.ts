@@ -7,7 +7,9 @@ import { Telemetry } from '../core/telemetry.js';
 import { ProtocolError } from '../protocol/errors.js';
 
 /** A client's message beside the event that becomes of it: what workers get, but for its id. */
-export type ClientPublication = Omit<InboundRecord, 'id' | 'content' | 'channel'> & { content: () => string };
+export type ClientPublication = Omit<InboundRecord, 'id' | 'epoch' | 'content' | 'channel'> & {
+  content: () => string;
+};
 
 /** Publishes, hands client messages on to workers, and counts what became of them. */
 @Injectable()
@@ -45,8 +47,8 @@ export class PublisherService {
     try {
       await this.inbound.admit();
       const published = await this.publish(publication);
-      const id = published.position?.id ?? null;
-      await this.inbound.append({ ...message, channel: publication.channel, content: content(), id });
+      const { id, epoch } = published.position ?? { id: null, epoch: null };
+      await this.inbound.append({ ...message, channel: publication.channel, content: content(), id, epoch });
       return published;
     } catch (error) {
       throw clientError(error);

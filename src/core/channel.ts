@@ -21,6 +21,7 @@ export class Channel {
   position: Position | null = null;
   /** Live events that have to wait: for the head while opening, for the missing ones while a hole is filled. */
   private backlog: EventEnvelope[] | null = [];
+  private overflowed = false;
   /** The newest delivered events, kept while members catch up with them; `tailFrom` is the id before the first. */
   private tail: EventEnvelope[] = [];
   private tailFrom: Position | null = null;
@@ -39,7 +40,9 @@ export class Channel {
 
   wait(event?: EventEnvelope): void {
     this.backlog ??= [];
-    if (event !== undefined && this.backlog.length < MAX_BACKLOG) this.backlog.push(event);
+    if (event === undefined) return;
+    if (this.backlog.length < MAX_BACKLOG) this.backlog.push(event);
+    else this.overflowed = true;
   }
 
   /** Ends the waiting; the caller hands on what is returned, in order. */
@@ -47,6 +50,13 @@ export class Channel {
     const waited = this.backlog ?? [];
     this.backlog = null;
     return waited;
+  }
+
+  /** Whether events did not fit the backlog since this was asked last: the log has them. */
+  takeOverflow(): boolean {
+    const { overflowed } = this;
+    this.overflowed = false;
+    return overflowed;
   }
 
   /** Takes a member out, live or not. */

@@ -125,6 +125,7 @@ export class Hub implements BrokerSink {
 
   private handOn(channel: Channel): void {
     for (const event of channel.resume()) this.onEvent(event);
+    if (channel.takeOverflow() && !channel.isWaiting && channel.position !== null) this.startFilling(channel);
   }
 
   private advance(channel: Channel, event: EventEnvelope, position: Position): void {

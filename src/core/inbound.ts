@@ -9,6 +9,8 @@ export interface InboundRecord {
   messageId: string | undefined;
   /** Null on an ephemeral channel. */
   id: number | null;
+  /** What the id belongs to. */
+  epoch: string | null;
   tsMs: number;
 }
 

@@ -35,6 +35,7 @@ const PAYLOAD_PARAMETER = '3';
 
 interface ParameterMetadata {
   index: number;
+  pipes?: unknown[];
   data?: unknown;
   factory?: (data: unknown, context: ExecutionContextHost) => unknown;
 }
@@ -220,6 +221,9 @@ export class Dispatcher {
         throw new Error(`${type.name}.${name}: interceptors are not run for messages`);
       }
     }
+    if (Reflect.hasMetadata(EXCEPTION_FILTERS_METADATA, method)) {
+      throw new Error(`${type.name}.${name}: filters belong to the class`);
+    }
     const pipes = [
       ...this.resolve<PipeTransform>(PIPES_METADATA, type),
       ...this.resolve<PipeTransform>(PIPES_METADATA, method),
@@ -264,14 +268,14 @@ function bind(handler: Route['handler'], gateway: object): Route['handler'] {
 function inputOf(
   where: string,
   key: string,
-  { data, factory, index }: ParameterMetadata,
+  { data, factory, index, pipes: own = [] }: ParameterMetadata,
   metatype: Type<object> | undefined,
   pipes: readonly PipeTransform[],
 ): Input {
   if (factory !== undefined) return (_connection, _message, context) => factory(data, context);
   const [kind] = key.split(':');
   if (kind === SOCKET_PARAMETER) return (connection) => connection;
-  if (kind !== PAYLOAD_PARAMETER || data !== undefined)
+  if (kind !== PAYLOAD_PARAMETER || data !== undefined || own.length > 0)
     throw new Error(`${where}: parameter ${index} is of a kind that is not supported`);
   const argument = { type: 'body' as const, metatype };
   return (_connection, message) =>

@@ -110,6 +110,7 @@ export class Upgrade {
       if (needed) throw this.unauthorized();
       return this.anonymous(route);
     }
+    if (!this.tokens.isReady) throw new UpgradeRefused(503, 'The keys of tokens were not read yet.');
     const identity = await this.tokens.identify(token);
     if (identity === null || identity.expiresAtMs <= Date.now()) throw this.unauthorized();
     if (route.kind === 'user' && identity.userId !== route.userId) {

@@ -1,4 +1,5 @@
 import { Controller, Get, HttpException } from '@nestjs/common';
+import { JwtStrategy } from '../auth/jwt.strategy.js';
 import { Settings } from '../config/settings.js';
 import { DrainService } from '../connections/drain.service.js';
 import { Broker } from '../core/broker.js';
@@ -25,6 +26,7 @@ export class HealthController {
   constructor(
     private readonly broker: Broker,
     private readonly drain: DrainService,
+    private readonly tokens: JwtStrategy,
     private readonly settings: Settings,
   ) {}
 
@@ -40,7 +42,7 @@ export class HealthController {
     return report({ drain: this.drainIndicator(), broker: this.brokerIndicator() });
   }
 
-  /** Settings and keys are read (else the process would have ended), and the broker was reached once. */
+  /** Settings are read (else the process would have ended), keys too, and the broker was reached once. */
   @Get('startup')
   startup(): HealthReport {
     this.brokerReached ||= this.broker.health().up;
@@ -48,6 +50,9 @@ export class HealthController {
       broker: this.brokerReached
         ? { status: 'up' }
         : { status: 'down', message: 'the broker was not reached yet' },
+      keys: this.tokens.isReady
+        ? { status: 'up' }
+        : { status: 'down', message: 'the keys were not read yet' },
     });
   }
 

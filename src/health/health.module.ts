@@ -1,9 +1,10 @@
 import { Module } from '@nestjs/common';
+import { AuthModule } from '../auth/auth.module.js';
 import { ConnectionsModule } from '../connections/connections.module.js';
 import { HealthController } from './health.controller.js';
 
 @Module({
-  imports: [ConnectionsModule],
+  imports: [AuthModule, ConnectionsModule],
   controllers: [HealthController],
 })
 export class HealthModule {}

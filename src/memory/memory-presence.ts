@@ -64,9 +64,7 @@ export class MemoryPresence extends PresenceStore {
   }
 
   async rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
-    const names = [...this.scopes.keys()]
-      .filter((scope) => scope !== 'cluster')
-      .map((scope) => scope.slice(5));
+    const names = this.openRooms();
     const after = cursor === undefined ? '' : Buffer.from(cursor, 'base64url').toString('utf8');
     const rest = names.sort().filter((room) => room > after);
     const last = rest[limit - 1];
@@ -89,10 +87,8 @@ export class MemoryPresence extends PresenceStore {
   }
 
   async totals(): Promise<ClusterTotals> {
-    const open = (scope: PresenceScope): Present[] =>
-      [...(this.scopes.get(scope)?.values() ?? [])].filter(({ connections }) => connections > 0);
-    const users = open('cluster');
-    const rooms = [...this.scopes.keys()].filter((scope) => scope !== 'cluster' && open(scope).length > 0);
+    const users = this.open('cluster');
+    const rooms = this.openRooms();
     return {
       connections: users.reduce((total, { connections }) => total + connections, 0),
       users: users.length,
@@ -103,6 +99,18 @@ export class MemoryPresence extends PresenceStore {
 
   async stop(): Promise<void> {
     this.scopes.clear();
+  }
+
+  private open(scope: PresenceScope): Present[] {
+    return [...(this.scopes.get(scope)?.values() ?? [])].filter(({ connections }) => connections > 0);
+  }
+
+  /** Rooms with an open connection. */
+  private openRooms(): string[] {
+    const scopes = [...this.scopes.keys()].filter(
+      (scope) => scope !== 'cluster' && this.open(scope).length > 0,
+    );
+    return scopes.map((scope) => scope.slice(5));
   }
 
   private writeOne({ scope, userId, name, connections, announce }: PresenceEntry): void {

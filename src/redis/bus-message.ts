@@ -11,7 +11,7 @@ export interface BusMessage {
 }
 
 const LINE_FEED = 0x0a;
-const HEADER = /^1 (\d{1,16}) (\d{1,16}) (\S{1,64}) ?(.*)$/su;
+const HEADER = /^1 (\d{1,16}) (\d{1,16}) (\S{1,64})(?: (.*))?$/su;
 /** Longer than the longest header: an exclude of 128 code points of 4 bytes. */
 const MAX_HEADER_BYTES = 1_024;
 const BODY_START = Buffer.from('{"event":"');

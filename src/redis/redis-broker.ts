@@ -117,7 +117,9 @@ export class RedisBroker extends Broker {
   }
 
   publish(publication: Publication): Promise<Published> {
-    return this.link.isUp ? this.publisher.publish(publication) : Promise.reject(new BrokerUnavailable());
+    return this.link.canPublish
+      ? this.publisher.publish(publication)
+      : Promise.reject(new BrokerUnavailable());
   }
 
   async subscribe(channel: string): Promise<void> {
@@ -167,10 +169,8 @@ export class RedisBroker extends Broker {
     const { historySize, historyTtlMs } = this.options;
     const args = [id ?? '', limits.events, limits.bytes, historySize, historyTtlMs];
     const [epoch = '', more, ...rows] = await this.readLog(beforeScript, channel, args);
-    if (epoch === 'FENCED') {
-      this.link.recover();
-      throw new BrokerUnavailable();
-    }
+    if (epoch === 'FENCED') this.link.recover();
+    if (epoch === 'FENCED' || epoch.startsWith('ERROR')) throw new BrokerUnavailable(epoch);
     return { events: readEvents(channel, epoch, rows), more: more === '1', epoch };
   }
 
@@ -202,7 +202,7 @@ export class RedisBroker extends Broker {
     const partition = partitionOf(channel);
     const base = this.keys.channel(partition, channel);
     const keys = [this.keys.life(partition), `${base}:meta`, `${base}:log`];
-    const answer = await this.clients.run(this.commands, script, keys, args);
+    const answer = await this.clients.run(this.clients.reads, script, keys, args);
     if (!Array.isArray(answer)) throw new BrokerUnavailable();
     return answer.map(String);
   }
@@ -221,7 +221,7 @@ export class RedisBroker extends Broker {
   }
 
   /**
-   * Compares the heads of the channels in those partitions where something was written that did not come here. One
+   * Compares the heads of the channels in those partitions where something was written since the last sweep. One
    * read for each partition, however many channels and users there are.
    */
   private async sweep(): Promise<void> {
@@ -232,8 +232,7 @@ export class RedisBroker extends Broker {
     await Promise.all(
       [...partitions].map(async (partition) => {
         const stored = await this.commands.get(this.keys.life(partition));
-        if (this.swept.get(partition) !== stored && !this.lives.hasSeen(partition, stored))
-          changed.add(partition);
+        if (this.swept.get(partition) !== stored) changed.add(partition);
         this.swept.set(partition, stored);
       }),
     );
@@ -283,6 +282,7 @@ export class RedisBroker extends Broker {
       this.link.recover();
       return null;
     }
+    if (answer.startsWith('ERROR')) return null;
     const [id, epoch] = answer.split(' ');
     return id === undefined || epoch === undefined ? null : { id: Number(id), epoch };
   }

@@ -30,7 +30,7 @@ export class RedisCalls {
   constructor(
     private readonly clients: RedisClients,
     private readonly keys: RedisKeys,
-    private readonly instance: string,
+    readonly instance: string,
   ) {}
 
   answer(kind: string, answerer: Answerer): void {

@@ -6,7 +6,7 @@ import { BrokerUnavailable } from '../core/broker.js';
 import type { Script } from './scripts/script.js';
 
 export type RedisClient = Redis | Cluster;
-export type RedisRole = 'commands' | 'subscriber' | 'presence' | 'replication';
+export type RedisRole = 'commands' | 'reads' | 'subscriber' | 'presence' | 'replication';
 
 /** A command that is not answered within this is given up; its effect is then unknown. */
 const COMMAND_TIMEOUT_MS = 1_500;
@@ -14,12 +14,12 @@ const CONNECT_TIMEOUT_MS = 2_000;
 /** How often the owners of the slots are asked for, beside after every refused redirection. */
 const SLOTS_REFRESH_MS = 2_000;
 const RETRY_MIN_MS = 50;
-const RETRY_MAX_MS = 1_000;
+const RETRY_MAX_MS = 500;
 /** Repeated connection errors of one outage are logged once. */
 const LOG_AGAIN_AFTER_MS = 30_000;
 
 /**
- * The connections to Redis: for publishing and reading, for subscriptions, for presence. With `DURABILITY=replicated` one more waits for replicas.
+ * The connections to Redis: for publishing, for reading events, for subscriptions, for presence. With `DURABILITY=replicated` one more waits for replicas.
  * None queues while Redis is away
  * and none sends a command twice: what to do about a lost answer is for the caller to decide.
  */
@@ -28,8 +28,10 @@ export class RedisClients {
   /** In a cluster buses are sharded, so that a channel's traffic stays with its slot. */
   readonly sharded: boolean;
   readonly announce: 'PUBLISH' | 'SPUBLISH';
-  /** For publishing and reading. */
+  /** For publishing. */
   readonly commands: RedisClient;
+  /** For stored events: pages of them must not delay the answers to publications. */
+  readonly reads: RedisClient;
   private readonly logger = new Logger('Redis');
   private readonly open = new Set<RedisClient>();
 
@@ -37,6 +39,7 @@ export class RedisClients {
     this.sharded = settings.REDIS_CLUSTER_NODES !== undefined;
     this.announce = this.sharded ? 'SPUBLISH' : 'PUBLISH';
     this.commands = this.connect('commands');
+    this.reads = this.connect('reads');
   }
 
   /** A new connection, which goes on trying for as long as it takes. */

@@ -20,7 +20,9 @@ export class RedisControl extends ControlBus {
 
   async ask(command: ControlCommand): Promise<ControlAnswer[]> {
     try {
-      const instances = await this.calls.liveInstances();
+      const live = await this.calls.liveInstances();
+      // This one carries it out as well, also before it has its lease.
+      const instances = [...new Set([...live, this.calls.instance])];
       const answers = await this.calls.ask('control', JSON.stringify(command), instances, {
         timeoutMs: ANSWER_MS,
       });

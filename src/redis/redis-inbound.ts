@@ -18,6 +18,7 @@ export interface InboundOptions {
 export class RedisInbound extends Inbound {
   private readonly patterns: readonly ((channel: string) => boolean)[] | null;
   private isFull = false;
+  private looking: Promise<void> | null = null;
 
   constructor(
     private readonly clients: RedisClients,
@@ -36,13 +37,21 @@ export class RedisInbound extends Inbound {
 
   async admit(): Promise<void> {
     if (!this.isFull) return;
+    // All that come meanwhile wait for one look, so none overtakes another.
+    this.looking ??= this.look().finally(() => {
+      this.looking = null;
+    });
+    await this.looking;
+  }
+
+  private async look(): Promise<void> {
     const length = await reach(this.clients.commands.xlen(this.options.stream));
     if (length >= this.options.maxLength) throw new BrokerUnavailable('the inbound stream is full');
     this.isFull = false;
   }
 
   async append(record: InboundRecord): Promise<void> {
-    const { user, connection, channel, event, content, messageId, id, tsMs } = record;
+    const { user, connection, channel, event, content, messageId, id, epoch, tsMs } = record;
     const fields = {
       user,
       connection,
@@ -51,6 +60,7 @@ export class RedisInbound extends Inbound {
       content,
       message_id: messageId ?? '',
       id: id ?? '',
+      epoch: epoch ?? '',
       ts: tsMs,
     };
     const length = await this.clients.run(

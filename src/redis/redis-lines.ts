@@ -12,7 +12,7 @@ export interface LineListener {
   /** A line was lost; nothing comes over it any more. */
   onLost(line: string): void;
   /** The cluster took a slot away from a line that listens to it. */
-  onMoved(): void;
+  onMoved(line: string): void;
 }
 
 /**
@@ -78,7 +78,7 @@ export class RedisLines {
     );
     client.on('ready', () => this.listener.onReady());
     client.on('close', () => this.listener.onLost(line));
-    client.on('moved', () => this.listener.onMoved());
+    client.on('moved', () => this.listener.onMoved(line));
   }
 
   private drop(line: string): void {

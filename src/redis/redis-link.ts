@@ -13,6 +13,8 @@ const PROBE_MS = 2_000;
 /** Without a probe for this long a line is not trusted any more. */
 const PROBE_STALE_MS = 5_500;
 const RECOVER_AGAIN_MS = 200;
+/** How long who wants to subscribe waits for a line. */
+const LINE_PATIENCE_MS = 1_200;
 
 export interface LinkListener {
   onMessage(bus: string, message: Buffer): void;
@@ -36,10 +38,15 @@ export class RedisLink {
   private readonly probed = new Map<string, number>();
   private timer: NodeJS.Timeout | null = null;
   private up = false;
+  /** The scripts are loaded and the numbering is settled, on the present commands connection. */
+  private prepared = false;
+  private waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
   private everProbed = false;
   /** Connections lost so far: a recovery that was overtaken by a loss is none. */
   private losses = 0;
   private recovering = false;
+  /** Something happened while a recovery was under way: another one follows. */
+  private again = false;
   private stopped = false;
 
   constructor(
@@ -53,7 +60,10 @@ export class RedisLink {
       onMessage: (bus, message) => this.onMessage(bus, message),
       onReady: () => this.onReady('subscriber'),
       onLost: (line) => this.onLost(line),
-      onMoved: () => this.recover(),
+      onMoved: (line) => {
+        this.onLost(line);
+        this.recover();
+      },
     });
     this.subscriptions = new RedisSubscriptions(clients, this.lines, (bus) => listener.onGone(bus));
   }
@@ -62,9 +72,17 @@ export class RedisLink {
     return this.up;
   }
 
+  /** Publishing needs no line: a subscription that is cut is none of the publishers' business. */
+  get canPublish(): boolean {
+    return this.prepared && this.clients.commands.status === 'ready';
+  }
+
   start(): void {
     this.clients.commands.on('ready', () => this.onReady('commands'));
-    this.clients.commands.on('close', () => this.onLost(null));
+    this.clients.commands.on('close', () => {
+      this.prepared = false;
+      this.onLost(null);
+    });
     this.timer = setInterval(() => this.probe(), PROBE_MS);
     this.recover();
   }
@@ -77,7 +95,8 @@ export class RedisLink {
   }
 
   health(): BrokerHealth {
-    if (!this.up) return { up: false, reason: 'Redis is away' };
+    if (!this.canPublish) return { up: false, reason: 'Redis is away' };
+    // A line that is only being made anew is not missed before its probe is.
     if (!this.everProbed || this.staleLines().length > 0) {
       return { up: false, reason: 'no probe came back through the subscription' };
     }
@@ -86,8 +105,24 @@ export class RedisLink {
 
   /** Resolves once the bus is live. Rejects with `BrokerUnavailable`. */
   async subscribe(bus: string): Promise<void> {
-    if (!this.up) throw new BrokerUnavailable();
+    if (!this.up) await this.comesUp();
     await this.subscriptions.add(bus);
+  }
+
+  /** A line is made anew in no time; what takes longer is an outage. */
+  private comesUp(): Promise<void> {
+    if (!this.canPublish) return Promise.reject(new BrokerUnavailable());
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => reject(new BrokerUnavailable('a line to Redis is away')),
+        LINE_PATIENCE_MS,
+      );
+      const settle = (then: () => void): void => {
+        clearTimeout(timer);
+        then();
+      };
+      this.waiting.push({ resolve: () => settle(resolve), reject: (error) => settle(() => reject(error)) });
+    });
   }
 
   listensTo(bus: string): boolean {
@@ -100,11 +135,14 @@ export class RedisLink {
 
   /** Brings everything back after something was lost, moved or fenced; tries until it is done. */
   recover(): void {
+    if (this.recovering) this.again = true;
     if (this.recovering || this.stopped || this.clients.commands.status !== 'ready') return;
     this.recovering = true;
+    this.again = false;
     this.recoverOnce().then(
       () => {
         this.recovering = false;
+        if (this.again) this.recover();
       },
       (error: unknown) => {
         this.recovering = false;
@@ -125,7 +163,9 @@ export class RedisLink {
     await this.subscriptions.restore();
     await this.listener.prepare();
     if (losses !== this.losses) throw new BrokerUnavailable('a connection was lost again');
+    this.prepared = true;
     this.up = true;
+    for (const { resolve } of this.waiting.splice(0)) resolve();
     for (const line of this.lines.names) this.probed.set(line, performance.now());
     await this.probeAll();
     await this.listener.onUp();
@@ -144,9 +184,9 @@ export class RedisLink {
   private onLost(line: string | null): void {
     this.up = false;
     this.losses += 1;
-    if (line === null) return;
-    this.probed.delete(line);
-    this.subscriptions.lose(line);
+    if (line !== null) this.subscriptions.lose(line);
+    if (this.canPublish) return;
+    for (const { reject } of this.waiting.splice(0)) reject(new BrokerUnavailable());
   }
 
   private onMessage(bus: string, message: Buffer): void {

@@ -68,14 +68,6 @@ export class RedisLives {
     }
   }
 
-  /** Whether nothing is stored in the partition (as `<life> <fence> <seq>`) that was not delivered or acknowledged here. */
-  hasSeen(partition: number, stored: string | null): boolean {
-    const seen = this.seen[partition];
-    if (stored === null || seen === null || seen === undefined) return false;
-    const [life, , seq] = stored.split(' ');
-    return seen.life === life && seen.seq >= Number(seq);
-  }
-
   /** Makes every partition fit to number again; does nothing where all are. Rejects when Redis goes away meanwhile. */
   async restore(): Promise<void> {
     for (let round = 0; round < ROUNDS; round += 1) {

@@ -161,12 +161,17 @@ export class RedisPresence extends PresenceStore {
     if (this.timer !== null) clearInterval(this.timer);
     this.timer = null;
     if (this.commands.status !== 'ready') return;
-    await this.clients.run(
-      this.commands,
-      handBackScript,
-      [this.keys.instances, this.keys.leases],
-      [this.lease, this.options.graceMs],
-    );
+    try {
+      await this.clients.run(
+        this.commands,
+        handBackScript,
+        [this.keys.instances, this.keys.leases],
+        [this.lease, this.options.graceMs],
+      );
+    } catch (error) {
+      // The lease ends by itself.
+      this.logger.warn(`the lease was not handed back: ${String(error)}`);
+    }
   }
 
   private async writeOne({ scope, userId, name, connections, announce }: PresenceEntry): Promise<void> {
@@ -233,6 +238,7 @@ export class RedisPresence extends PresenceStore {
     }
     const reaped = (await this.commands.get(this.keys.reaped(this.lease))) !== null;
     // The old lease is left to end: whatever is still written under it is reaped with it.
+    const old = this.lease;
     this.leases += 1;
     this.lease = `${this.options.instance}/${this.leases}`;
     await this.clients.run(
@@ -241,6 +247,7 @@ export class RedisPresence extends PresenceStore {
       [this.keys.instances, this.keys.leases],
       [this.lease, LEASE_MS],
     );
+    await this.commands.zrem(this.keys.instances, old);
     this.logger.warn(
       `the lease was ${reaped ? 'reaped' : 'lost'}: entering everybody again as ${this.lease}`,
     );

@@ -23,11 +23,37 @@ export class RedisRevocations extends RevocationStore {
     const stored = await reach(
       this.clients.commands.zrangebyscore(this.keys.revocations, Date.now(), '+inf'),
     );
-    return stored.map((text) => JSON.parse(text) as Revocation);
+    return stored.flatMap((text) => readRevocation(text) ?? []);
   }
 
   watch(onStale: () => void): void {
     this.clients.commands.on('ready', onStale);
     if (this.clients.commands.status === 'ready') onStale();
+  }
+}
+
+/** Null for what the gateway did not write: it must not keep the others from being in force. */
+function readRevocation(text: string): Revocation | null {
+  const value = parseJson(text);
+  if (
+    typeof value !== 'object' ||
+    value === null ||
+    !('untilMs' in value) ||
+    typeof value.untilMs !== 'number'
+  )
+    return null;
+  const { untilMs } = value;
+  if ('jti' in value && typeof value.jti === 'string') return { jti: value.jti, untilMs };
+  if (!('sub' in value) || typeof value.sub !== 'string') return null;
+  if (!('issuedBeforeS' in value) || typeof value.issuedBeforeS !== 'number') return null;
+  return { sub: value.sub, issuedBeforeS: value.issuedBeforeS, untilMs };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // Not ours; the caller leaves it out.
+    return null;
   }
 }

@@ -9,7 +9,7 @@ import { unlockScript } from './scripts/fence.js';
 
 const BATCH = 100;
 /** Longer than a receiver may take to answer. */
-const LOCK_MS = 30_000;
+const LOCK_MS = 12_000;
 
 /**
  * Webhook events in streams that the presence scripts write in the step that makes the change: one stream, or in a
@@ -53,7 +53,7 @@ export class RedisWebhookOutbox extends WebhookOutbox {
     const unlock = async (): Promise<void> => {
       await this.clients.run(commands, unlockScript, [lock], [holder]);
     };
-    const entries = await commands.xrange(stream, '-', '+', 'COUNT', BATCH);
+    const entries = await this.range(stream);
     if (entries.length === 0) {
       await unlock();
       return null;
@@ -61,12 +61,28 @@ export class RedisWebhookOutbox extends WebhookOutbox {
     return {
       events: entries.map(([id, fields]) => eventOf(stream, id, fields)),
       confirm: async () => {
+        await commands.del(batchEnd(stream));
         await commands.xdel(stream, ...entries.map(([id]) => id));
         await unlock();
       },
       release: unlock,
     };
   }
+
+  /** A batch that was sent and not confirmed is sent again as it was, by whomever: its id stands for its events. */
+  private async range(stream: string): Promise<[string, string[]][]> {
+    const { commands } = this.clients;
+    const end = await commands.get(batchEnd(stream));
+    const entries = await commands.xrange(stream, '-', end ?? '+', 'COUNT', BATCH);
+    const last = entries.at(-1)?.[0];
+    if (end === null && last !== undefined) await commands.set(batchEnd(stream), last);
+    if (end !== null && last === undefined) await commands.del(batchEnd(stream));
+    return entries;
+  }
+}
+
+function batchEnd(stream: string): string {
+  return `${stream}:end`;
 }
 
 function eventOf(stream: string, id: string, fields: readonly string[]): WebhookEvent {

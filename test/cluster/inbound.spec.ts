@@ -3,6 +3,7 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { Cluster } from 'ioredis';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { tracked, type Exit } from '../support/child.js';
 import { number, type Client, type Message } from '../support/client.js';
@@ -13,6 +14,7 @@ import { Gateway } from '../support/gateway.js';
 import { status } from '../support/http.js';
 import { fresh } from '../support/names.js';
 import type { RedisServer } from '../support/redis-server.js';
+import { startRedisCluster } from '../support/redis-topologies.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const stream = 'inbound: of {all} clients';
@@ -269,6 +271,29 @@ describe('the inbound stream', () => {
       await Promise.all(gateways.map((gateway) => gateway.close()));
     }
   });
+
+  it('is one stream in a Redis Cluster too, whatever the slots of the channels', async () => {
+    const topology = await startRedisCluster();
+    const nodes = (topology.settings['REDIS_CLUSTER_NODES'] ?? '').split(',');
+    const client = new Cluster(
+      nodes.map((node) => ({ host: '127.0.0.1', port: Number(node.split(':')[1]) })),
+    );
+    const gateway = await start({ ...topology.settings, INBOUND_STREAM: stream });
+    try {
+      const alice = await gateway.as('alice');
+      const users = Array.from({ length: 20 }, (_, index) => `user-${index}`);
+      for (const target_user of users)
+        expect(await alice.request({ type: 'direct_message', target_user, content: 1 })).toMatchObject({
+          event: 'ack',
+        });
+      const rows = await client.xrange(stream, '-', '+');
+      expect(rows.map(([, values]) => values[5])).toEqual(users.map((user) => `user:${user}`));
+    } finally {
+      await gateway.close();
+      client.disconnect();
+      await topology.dispose();
+    }
+  }, 60_000);
 
   it('needs Redis: without it the start fails and says why', async () => {
     const { exit, output } = await GatewayProcess.run({ INBOUND_STREAM: 'inbound', PORT: '0' });

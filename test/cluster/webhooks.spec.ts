@@ -9,6 +9,7 @@ import { GatewayProcess } from '../support/gateway-process.js';
 import { Gateway, type Environment } from '../support/gateway.js';
 import { status } from '../support/http.js';
 import { fresh } from '../support/names.js';
+import { startRedisCluster } from '../support/redis-topologies.js';
 
 const TOLERANCE_S = 300;
 
@@ -387,4 +388,29 @@ describe('webhooks of several instances', () => {
       await own.close();
     }
   }, 150_000);
+});
+
+describe('webhooks over a Redis Cluster', () => {
+  it('tell of users and rooms of every partition, each change once and in the order of each', async () => {
+    const topology = await startRedisCluster();
+    try {
+      await withGateway({ ...topology.settings, RATE_LIMIT_PER_SECOND: '0' }, async (gateway, own) => {
+        own.verdict = () => (own.deliveries.length === 1 ? 'cut' : 'ok');
+        const users = Array.from({ length: 60 }, (_, index) => `user {${index}}`);
+        for (const user of users) {
+          const client = await gateway.as(user);
+          await join(client, `room:${user.slice(6, -1)}`);
+          await client.close();
+        }
+        for (const [index, user] of users.entries()) {
+          await own.knows(user, ['connected', 'disconnected'], 30_000);
+          await own.knows(`room:${index}`, ['occupied', 'vacated']);
+        }
+        // Streams of different partitions number apart: the ids of the events are different all the same.
+        expect(own.events).toHaveLength(240);
+      });
+    } finally {
+      await topology.dispose();
+    }
+  }, 90_000);
 });

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Broker } from '../../src/core/broker.js';
 import type { PresenceEntry, PresenceStore } from '../../src/core/presence-store.js';
 import type { PresenceMember } from '../../src/protocol/messages.js';
+import { within } from '../support/eventually.js';
 import { fresh } from '../support/names.js';
 import type { RecordingSink } from './recording-sink.js';
 
@@ -319,6 +320,17 @@ export function presenceContract(factory: PresenceFactory): void {
         expect(found.filter(({ members }) => members !== 1)).toEqual([{ room: 'a', members: 2 }]);
         expect((await own.rooms(100, undefined)).rooms).toEqual(found);
       });
+
+      it.each(['', 'a', '-1000000 a', '9999 a', '1e9 a', 'NaN', '0', '\u0000'])(
+        'in no time for a cursor that somebody made up: %j',
+        async (text) => {
+          const own = await withRooms();
+          const cursor = Buffer.from(text).toString('base64url');
+          const page = await within(own.rooms(5, cursor), 1_000, 'the store is still looking');
+          expect(page.rooms.length).toBeLessThanOrEqual(5);
+          expect(page.rooms.every(({ room }) => rooms.includes(room))).toBe(true);
+        },
+      );
 
       it('of which the last member has gone no longer', async () => {
         const own = await withRooms();

@@ -268,6 +268,8 @@ describe('a Redis presence store without Redis', () => {
       const calls: Promise<unknown>[] = [
         presence.write([entry('room:a', 'alice')]),
         presence.page('a', 10, undefined),
+        presence.rooms(10, undefined),
+        presence.counts('a'),
       ];
       const ended = within(Promise.allSettled(calls), 2_000, 'the store has not answered');
       for (const result of await ended)

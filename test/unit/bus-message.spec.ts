@@ -53,7 +53,7 @@ describe('a bus message', () => {
         maxLength: 20,
       }),
       exclude,
-      content: fc.jsonValue({ stringUnit: 'binary' }),
+      content: fc.jsonValue({ stringUnit: 'binary', maxDepth: 2 }),
     });
     fc.assert(
       fc.property(message, ({ seq, id, life, exclude: who, content }) => {
@@ -62,7 +62,7 @@ describe('a bus message', () => {
         const event = { channel: 'room:a', position: { epoch, id }, exclude: who, body: Buffer.from(body) };
         expect(readBusMessage('room:a', written(seq, id, epoch, who, body))).toEqual({ event, seq });
       }),
-      { numRuns: 1_000 },
+      { numRuns: 500 },
     );
   });
 

@@ -112,13 +112,13 @@ describe('a message', () => {
       fc.string({ unit: 'binary' }),
       fc.json(),
       fc.string({ unit: fc.constantFrom(...Array.from('{}[]",:\\u0041e+-.19 ntf')) }),
-      fc.jsonValue().map((content) => JSON.stringify({ type: 'chat', content })),
+      fc.jsonValue({ maxDepth: 2 }).map((content) => JSON.stringify({ type: 'chat', content })),
     );
     fc.assert(
       fc.property(text, (frame) => {
         expect(outcome(frame)).toBe(expected(frame));
       }),
-      { numRuns: 3_000 },
+      { numRuns: 1_000 },
     );
   });
 });

@@ -21,7 +21,7 @@ return known
 /** The instance ends. KEYS: instances, leases. ARGV: lease, grace in ms. */
 export const handBackScript = new Script(`${NOW}
 redis.call('ZREM', KEYS[1], ARGV[1])
-if ARGV[2] == '0' then redis.call('ZREM', KEYS[2], ARGV[1]) else redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1]) end
+redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
 return 0
 `);
 

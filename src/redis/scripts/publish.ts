@@ -34,6 +34,7 @@ local function publish(k, a)
   end
   local seq = life.seq + 1
   local id, epoch = read_meta(KEYS[k + 1], life.name)
+  if not id then return 'ERROR ' .. epoch end
   if id == 0 then
     epoch = life.name .. '.' .. seq
     redis.call('DEL', KEYS[k + 2])

@@ -1,7 +1,8 @@
 import { LIFE_FUNCTIONS, Script } from './script.js';
 
 /**
- * Heads of channels. KEYS, two for each: life, meta. Answers for each `<id> <epoch>` or `FENCED`. Writes nothing, so
+ * Heads of channels. KEYS, two for each: life, meta. Answers for each `<id> <epoch>`, `FENCED` or
+ * `ERROR <text>`. Writes nothing, so
  * asking for a channel that was never written leaves no key behind.
  */
 export const headsScript = new Script(`${LIFE_FUNCTIONS}
@@ -12,7 +13,7 @@ for i = 1, #KEYS, 2 do
     answers[#answers + 1] = 'FENCED'
   else
     local id, epoch = read_meta(KEYS[i + 1], life)
-    answers[#answers + 1] = id .. ' ' .. epoch
+    answers[#answers + 1] = id and (id .. ' ' .. epoch) or ('ERROR ' .. epoch)
   end
 end
 return answers
@@ -29,6 +30,7 @@ export const historyScript = new Script(`${LIFE_FUNCTIONS}
 local life, fence = read_life(KEYS[1])
 if fence ~= replid then return { 'FENCED' } end
 local id, epoch = read_meta(KEYS[2], life)
+if not id then return { 'ERROR ' .. epoch } end
 local after, limit, max_bytes, size, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local answer = { id .. ' ' .. epoch, id + 1 }
 if id == 0 then return answer end
@@ -48,9 +50,9 @@ end
 
 -- Kept: among the newest, and young enough. Old entries that were not trimmed yet do not count.
 local oldest = math.max(1, id - size + 1)
-local from = oldest
+local from, count = oldest, 1
 while from <= id do
-  local page = redis.call('XRANGE', KEYS[3], from, '+', 'COUNT', 64)
+  local page = redis.call('XRANGE', KEYS[3], from, '+', 'COUNT', count)
   local found = nil
   for _, entry in ipairs(page) do
     local _, _, at = fields(entry)
@@ -58,7 +60,9 @@ while from <= id do
     from = tonumber(string.match(entry[1], '^%d+')) + 1
   end
   if found then oldest = found break end
-  if #page < 64 then oldest = id + 1 break end
+  if #page < count then oldest = id + 1 break end
+  -- Usually the first one is young enough.
+  count = 64
 end
 answer[2] = oldest
 if after + 1 < oldest or after >= id then return answer end
@@ -85,6 +89,7 @@ export const beforeScript = new Script(`${LIFE_FUNCTIONS}
 local life, fence = read_life(KEYS[1])
 if fence ~= replid then return { 'FENCED' } end
 local head, epoch = read_meta(KEYS[2], life)
+if not head then return { 'ERROR ' .. epoch } end
 local limit, max_bytes, size, ttl = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local last = head
 if ARGV[1] ~= '' then last = math.min(last, tonumber(ARGV[1]) - 1) end

@@ -24,8 +24,10 @@ local function read_life(key)
   return life, fence, tonumber(seq)
 end
 -- The id and epoch of a channel; id 0 and birth 0 where it was never written in this life.
+-- nil and the reason where something else lies under the key.
 local function read_meta(key, life)
-  local value = redis.call('GET', key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' and value.err then return nil, value.err end
   if value then
     local id, epoch = string.match(value, '^(%d+) (%S+)$')
     if id and string.sub(epoch, 1, #life + 1) == life .. '.' then return tonumber(id), epoch end

@@ -1,0 +1,41 @@
+import type { Row } from '../row.js';
+import { baseline } from './baseline.js';
+import { linkCut, seams } from './client-links.js';
+import { dishonestResumes } from './dishonest-resumes.js';
+import { cluster, failovers } from './failover.js';
+import { allKilled, gatewayFrozen, gatewayKilled, handshakeStorm, rollingRestart } from './gateways.js';
+import { idle } from './idle.js';
+import {
+  lostReply,
+  outOfMemory,
+  slowSubscriber,
+  subscriberBlackHoled,
+  subscriberDeaf,
+} from './links-to-redis.js';
+import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
+
+/** Every row, in the order of the table. */
+export const rows: readonly Row[] = [
+  baseline,
+  linkCut,
+  seams,
+  dishonestResumes,
+  gatewayKilled,
+  gatewayFrozen,
+  rollingRestart,
+  handshakeStorm,
+  redisKilled,
+  redisKilledAlways,
+  redisEmptied,
+  redisHung,
+  subscriberBlackHoled,
+  subscriberDeaf,
+  ...failovers,
+  lostReply,
+  slowSubscriber,
+  outOfMemory,
+  subscribersKilled,
+  cluster,
+  allKilled,
+  idle,
+];

@@ -2,6 +2,8 @@ import type { Algorithm } from 'jsonwebtoken';
 import { algorithmsOf, ASYMMETRIC_ALGORITHMS, HMAC_ALGORITHMS } from './algorithms.js';
 import type { Settings } from './settings.js';
 
+/** With a key that can't be read. */
+const ANY_ALGORITHM: readonly Algorithm[] = [...HMAC_ALGORITHMS, ...ASYMMETRIC_ALGORITHMS];
 const MIN_SECRET_BYTES = 32;
 const KEYS = ['JWT_SECRET', 'JWT_PUBLIC_KEY', 'JWT_JWKS_URI'] as const;
 
@@ -51,9 +53,9 @@ export function conflicts(settings: Settings, isWrong: (name: string) => boolean
     () => KEYS.filter((name) => settings[name] !== undefined).length <= 1,
     'JWT_SECRET, JWT_PUBLIC_KEY and JWT_JWKS_URI exclude each other',
   );
-  const allowed = isWrong('JWT_PUBLIC_KEY') ? [] : allowedAlgorithms(settings);
+  const allowed = isWrong('JWT_PUBLIC_KEY') ? ANY_ALGORITHM : allowedAlgorithms(settings);
   demand(
-    ['JWT_ALGORITHMS', 'JWT_PUBLIC_KEY'],
+    ['JWT_ALGORITHMS'],
     () => settings.JWT_ALGORITHMS?.every((name) => allowed.includes(name)) ?? true,
     `JWT_ALGORITHMS must be of ${allowed.join(', ')} with this key`,
   );

@@ -1,6 +1,5 @@
 import { plainToInstance } from 'class-transformer';
 import {
-  ArrayMaxSize,
   ArrayMinSize,
   IsBoolean,
   IsIn,
@@ -86,7 +85,10 @@ export class Settings {
   @IsOptional()
   @Check('must be an http:// or https:// URL', isHttpUrl)
   readonly JWT_JWKS_URI?: string;
-  @Setting(list) @IsOptional() @ArrayMinSize(1) @ArrayMaxSize(10) readonly JWT_ALGORITHMS?: Algorithm[];
+  @Setting(list)
+  @IsOptional()
+  @ArrayMinSize(1)
+  readonly JWT_ALGORITHMS?: Algorithm[];
   @Setting(text) @IsOptional() @IsString() readonly JWT_ISSUER?: string;
   @Setting(text) @IsOptional() @IsString() readonly JWT_AUDIENCE?: string;
   @Setting(integer, 0) @IsInt() @Max(3_600) readonly JWT_CLOCK_TOLERANCE_S: number;

@@ -39,6 +39,8 @@ export class Connection {
   lastLimitedMs = -Infinity;
   /** Frames that wait for an in-order message; null while none is under way. */
   inbox: string[] | null = null;
+  /** The last message that waits for somebody to be asked; later ones are handled after it. */
+  verdicts: Promise<void> | null = null;
   private underWay = 0;
   private paused = false;
   /** By channel: the joins and leaves that later messages for it have to wait for. */

@@ -118,8 +118,9 @@ export class Dispatcher {
     context.setType('ws');
     try {
       const verdict = this.admit(route, 0, context);
-      if (verdict instanceof Promise) this.runLater(connection, route, message, context, verdict);
-      else if (verdict) this.handle(connection, route, message, context);
+      if (verdict instanceof Promise || connection.verdicts !== null) {
+        this.runInTurn(connection, route, message, context, verdict);
+      } else if (verdict) this.handle(connection, route, message, context);
       else throw new ProtocolError('forbidden');
     } catch (error) {
       this.fail(connection, message, error);
@@ -138,27 +139,37 @@ export class Dispatcher {
     return true;
   }
 
-  /** A guard has to ask somebody: what comes meanwhile on this connection waits for its turn. */
-  private runLater(
+  /**
+   * A guard of this message, or of one before it, has to ask somebody: guards ask at the same time, and the messages are
+   * handled in the order in which they came.
+   */
+  private runInTurn(
     connection: Connection,
     route: Route,
     message: ClientMessage | string,
     context: ExecutionContextHost,
-    verdict: Promise<boolean>,
+    verdict: boolean | Promise<boolean>,
   ): void {
     connection.begin();
-    connection.inbox = [];
+    // Rights that this message changes are not asked for before it is done.
+    if (route.inOrder) connection.inbox = [];
+    const settled = Promise.resolve(verdict).then(
+      (allowed) => (allowed ? null : new ProtocolError('forbidden')),
+      (error: unknown) => error,
+    );
     let isHeld = false;
-    verdict
-      .then((allowed) => {
-        if (!allowed) throw new ProtocolError('forbidden');
+    const turn: Promise<void> = Promise.all([settled, connection.verdicts])
+      .then(([refusal]) => {
+        if (refusal !== null) throw refusal;
         if (!connection.isGone) isHeld = this.handle(connection, route, message, context);
       })
       .catch((error: unknown) => this.fail(connection, message, error))
       .finally(() => {
         connection.end(performance.now());
-        if (!isHeld) this.goOn(connection);
+        if (connection.verdicts === turn) connection.verdicts = null;
+        if (route.inOrder && !isHeld) this.goOn(connection);
       });
+    connection.verdicts = turn;
   }
 
   /** Calls the method; answers whether later messages have to wait for it. */

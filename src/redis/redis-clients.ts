@@ -9,7 +9,7 @@ export type RedisClient = Redis | Cluster;
 export type RedisRole = 'commands' | 'reads' | 'subscriber' | 'presence' | 'replication';
 
 /** A command that is not answered within this is given up; its effect is then unknown. */
-const COMMAND_TIMEOUT_MS = 1_500;
+const COMMAND_TIMEOUT_MS = 1_200;
 const CONNECT_TIMEOUT_MS = 2_000;
 /** How often the owners of the slots are asked for, beside after every refused redirection. */
 const SLOTS_REFRESH_MS = 2_000;
@@ -66,7 +66,10 @@ export class RedisClients {
       loggedAtMs = -Infinity;
       this.logger.log(`${role} connection is ready`);
     });
-    client.on('end', () => this.open.delete(client));
+    // In a failover ioredis can give a connection up for good: nobody but us ends one.
+    client.on('end', () => {
+      if (this.open.has(client)) setTimeout(() => this.connectAgain(client), RETRY_MAX_MS).unref();
+    });
     this.open.add(client);
     return client;
   }
@@ -104,8 +107,20 @@ export class RedisClients {
     );
   }
 
+  /** Ends one connection. */
+  close(client: RedisClient): void {
+    this.open.delete(client);
+    client.disconnect();
+  }
+
+  /** Ends them all. */
   disconnect(): void {
-    for (const client of this.open) client.disconnect();
+    for (const client of this.open) this.close(client);
+  }
+
+  private connectAgain(client: RedisClient): void {
+    if (!this.open.has(client) || client.status !== 'end') return;
+    client.connect().catch((error: unknown) => this.logger.warn(`not connected again: ${String(error)}`));
   }
 
   private create(role: RedisRole): RedisClient {

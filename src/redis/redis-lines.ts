@@ -82,8 +82,9 @@ export class RedisLines {
   }
 
   private drop(line: string): void {
-    this.lines.get(line)?.disconnect();
+    const client = this.lines.get(line);
     this.lines.delete(line);
+    if (client !== undefined) this.clients.close(client);
     this.listener.onLost(line);
   }
 }

@@ -14,7 +14,7 @@ const PROBE_MS = 2_000;
 const PROBE_STALE_MS = 5_500;
 const RECOVER_AGAIN_MS = 200;
 /** How long who wants to subscribe waits for a line. */
-const LINE_PATIENCE_MS = 1_200;
+const LINE_PATIENCE_MS = 700;
 
 export interface LinkListener {
   onMessage(bus: string, message: Buffer): void;

@@ -77,6 +77,7 @@ describe('the inbound stream', () => {
         content: JSON.stringify(fields['content']),
         message_id: fields['message_id'],
         id: String(number(ack, 'id')),
+        epoch: expect.any(String),
         ts: String(number(event, 'ts')),
       });
     }
@@ -89,6 +90,7 @@ describe('the inbound stream', () => {
       'content',
       'message_id',
       'id',
+      'epoch',
       'ts',
     ]);
   });
@@ -110,6 +112,7 @@ describe('the inbound stream', () => {
         content: JSON.stringify('{"type": "chat"} says "hi" 🎺'),
         message_id: '',
         id: String(number(echo, 'id')),
+        epoch: expect.any(String),
         ts: String(number(echo, 'ts')),
       });
     });

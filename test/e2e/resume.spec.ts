@@ -608,11 +608,11 @@ describe.each(brokers)('a replay over %s', (_name, broker) => {
       const held = holdHistory(gateway(), 1);
       const reader = scene.read({ id: 0 });
       await held.asked;
-      await scene.publish(400, 'x'.repeat(60_000));
+      await scene.publish(150, 'x'.repeat(60_000));
       held.release();
       const { client } = await reader;
-      await client.next((message) => message['id'] === 402, 20_000);
-      expect(scene.story(client)).toEqual(['reply', ...idsAfter(0, 402)]);
+      await client.next((message) => message['id'] === 152, 20_000);
+      expect(scene.story(client)).toEqual(['reply', ...idsAfter(0, 152)]);
     },
   );
 });

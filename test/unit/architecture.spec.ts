@@ -25,7 +25,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   connections: ['presence', 'broker', 'core', 'protocol', 'config', 'metrics'],
   control: ['connections', 'presence', 'auth', 'core', 'protocol', 'config', 'metrics'],
   webhooks: ['core', 'protocol', 'config', 'metrics'],
-  health: ['connections', 'presence', 'core', 'protocol', 'config', 'metrics'],
+  health: ['auth', 'connections', 'presence', 'core', 'protocol', 'config', 'metrics'],
   http: ['connections', 'presence', 'auth', 'core', 'protocol', 'config', 'metrics', 'validation'],
   api: [
     'http',

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { BadRequestException } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
@@ -10,7 +11,7 @@ import type { Environment } from './config/setting.js';
 import { readSettings, Settings } from './config/settings.js';
 import { ConnectionsService } from './connections/connections.service.js';
 import { GatewayAdapter } from './gateway/gateway.adapter.js';
-import { isTooDeep, parseJson } from './gateway/message-parser.js';
+import { hasHugeNumber, isTooDeep, parseJson } from './gateway/message-parser.js';
 import { HttpErrorFilter } from './http/http-errors.js';
 import { Listeners } from './http/listeners.js';
 import { MetricsService } from './metrics/metrics.service.js';
@@ -92,8 +93,13 @@ function readBody(
   body: Buffer,
   done: (error: Error | null, value?: unknown) => void,
 ): void {
-  const text = body.toString('utf8');
-  const value = text === '' ? {} : isTooDeep(text) ? undefined : parseJson(text);
-  if (value === undefined) done(new BadRequestException('The body is not valid JSON, or nests too deeply.'));
+  const text = isUtf8(body) ? body.toString('utf8') : null;
+  const value = text === null || isTooDeep(text) ? undefined : text === '' ? {} : parseJson(text);
+  if (value === undefined || hasHugeNumber(text ?? '', value))
+    done(
+      new BadRequestException(
+        'The body is not valid JSON in UTF-8, nests too deeply, or holds a number that is too large.',
+      ),
+    );
   else done(null, value);
 }

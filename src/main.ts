@@ -53,7 +53,7 @@ function endOnSignals(app: NestFastifyApplication): void {
 
 function fail(error: unknown): void {
   if (error instanceof SettingsError) for (const fault of error.faults) console.error(fault);
-  else console.error(error);
+  else console.error(error instanceof Error ? error.message : error);
   process.exit(1);
 }
 

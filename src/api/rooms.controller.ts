@@ -7,7 +7,7 @@ import { eventText } from '../core/event-body.js';
 import { jsonText } from '../protocol/messages.js';
 import { roomChannel } from '../protocol/names.js';
 import { ApiController } from './api-controller.js';
-import { HistoryQuery, PageQuery, RoomParams } from './dto/api.dto.js';
+import { HistoryQuery, MembersQuery, RoomParams, RoomsQuery } from './dto/api.dto.js';
 
 const DEFAULT_PAGE = 100;
 const DEFAULT_HISTORY = 50;
@@ -31,7 +31,7 @@ export class RoomsController {
   ) {}
 
   @Get()
-  list(@Query() { limit, cursor }: PageQuery): Promise<RoomsPage> {
+  list(@Query() { limit, cursor }: RoomsQuery): Promise<RoomsPage> {
     return this.presence.rooms(limit ?? DEFAULT_PAGE, cursor);
   }
 
@@ -48,7 +48,7 @@ export class RoomsController {
   @Get(':room/presence')
   async members(
     @Param() { room }: RoomParams,
-    @Query() { limit, cursor }: PageQuery,
+    @Query() { limit, cursor }: MembersQuery,
   ): Promise<PresencePage & { room: string }> {
     return { room, ...(await this.presence.page(room, limit ?? DEFAULT_PAGE, cursor)) };
   }

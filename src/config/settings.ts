@@ -46,7 +46,9 @@ export class Settings {
   readonly NODE_ENV: 'development' | 'production' | 'test';
 
   @Setting(flag, false) @IsBoolean() readonly ALLOW_INSECURE: boolean;
-  @Setting(text, '0.0.0.0') @IsString() readonly HOST: string;
+  @Setting(text, '0.0.0.0')
+  @Matches(/^[A-Za-z0-9.:_-]+$/, { message: '$property must be an address or a host name' })
+  readonly HOST: string;
   @Setting(integer, 3000) @IsInt() @Max(65_535) readonly PORT: number;
   @Setting(integer) @IsOptional() @IsInt() @Max(65_535) readonly INTERNAL_PORT?: number;
 

@@ -209,6 +209,7 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     const channel = connection.rooms.get(room);
     if (channel === undefined || channel === null) return;
     connection.rooms.delete(room);
+    connection.forgetPublished(channel.name);
     channel.remove(connection);
     this.hub.release(channel);
     this.presence.leave(`room:${room}`, connection.userId, false);

@@ -74,12 +74,25 @@ export class RoomsService {
   }
 
   async leave(connection: Connection, room: string): Promise<void> {
-    await connection.change(roomChannel(room), async () => this.connections.leaveRoom(connection, room));
+    const channel = roomChannel(room);
+    await connection.change(channel, async () => {
+      // A member gets its own messages, also those it sent just before it left.
+      await this.connections.hub.delivered(channel, connection.lastPublishedId(channel));
+      this.connections.leaveRoom(connection, room);
+    });
   }
 
   /** Runs `step` after the joins and leaves before it, if the connection is a member then. */
   asMember<T>(connection: Connection, room: string, step: () => T | Promise<T>): T | Promise<T> {
     return connection.after(roomChannel(room), () => {
+      if (!connection.rooms.get(room)) throw new ProtocolError('not_in_room');
+      return step();
+    });
+  }
+
+  /** The same, once what the connection has published to the room before can be seen. */
+  asReader<T>(connection: Connection, room: string, step: () => T | Promise<T>): T | Promise<T> {
+    return connection.afterAll(roomChannel(room), () => {
       if (!connection.rooms.get(room)) throw new ProtocolError('not_in_room');
       return step();
     });

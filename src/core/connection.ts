@@ -1,6 +1,6 @@
 import type { CloseCode } from '../protocol/close-codes.js';
 import { CLOSE } from '../protocol/close-codes.js';
-import type { ServerEvent } from '../protocol/messages.js';
+import type { Position, ServerEvent } from '../protocol/messages.js';
 import type { Channel } from './channel.js';
 import type { Frame } from './frame.js';
 import { frameServerEvent, frameText } from './frame.js';
@@ -44,7 +44,11 @@ export class Connection {
   private underWay = 0;
   private paused = false;
   /** By channel: the joins and leaves that later messages for it have to wait for. */
-  private changes: Map<string, Promise<unknown>> | null = null;
+  private changes: Map<string, Promise<void>> | null = null;
+  /** By channel: the last publication that is under way. */
+  private publications: Map<string, Promise<void>> | null = null;
+  /** By channel of a room it is in: the id of the last event that it published. */
+  private lastPublished: Map<string, number> | null = null;
 
   constructor(
     readonly id: string,
@@ -142,17 +146,51 @@ export class Connection {
     return change === undefined ? step() : change.then(step);
   }
 
-  /** Like {@link after}, and what is asked later for the channel waits for it. */
+  /** Like {@link after}, but also once what was published to the channel before is stored: for what has to see it. */
+  afterAll<T>(channel: string, step: () => T | Promise<T>): T | Promise<T> {
+    const change = this.changes?.get(channel);
+    const publication = this.publications?.get(channel);
+    return change === undefined && publication === undefined
+      ? step()
+      : Promise.all([change, publication]).then(step);
+  }
+
+  /** Like {@link afterAll}, and what is asked later for the channel waits for it. */
   change<T>(channel: string, step: () => Promise<T>): Promise<T> {
     const changes = (this.changes ??= new Map());
-    const earlier = changes.get(channel);
-    const result = earlier === undefined ? step() : earlier.then(step);
-    const settled = result.then(
-      () => this.settle(channel, settled),
-      () => this.settle(channel, settled),
+    const result = Promise.resolve(this.afterAll(channel, step));
+    const settled: Promise<void> = result.then(
+      () => forget(changes, channel, settled),
+      () => forget(changes, channel, settled),
     );
     changes.set(channel, settled);
     return result;
+  }
+
+  /** Notes a publication to the channel that is under way; they settle in the order of the calls. */
+  publishing(channel: string, result: Promise<{ position: Position | null }>): void {
+    const publications = (this.publications ??= new Map());
+    const settled: Promise<void> = result.then(
+      ({ position }) => {
+        if (position !== null && this.rooms.get(channel.slice(5))) {
+          const lastPublished = (this.lastPublished ??= new Map<string, number>());
+          lastPublished.set(channel, position.id);
+        }
+        forget(publications, channel, settled);
+      },
+      () => forget(publications, channel, settled),
+    );
+    publications.set(channel, settled);
+  }
+
+  /** The id of the last event that it published to a room it is in; 0 where it has not. */
+  lastPublishedId(channel: string): number {
+    return this.lastPublished?.get(channel) ?? 0;
+  }
+
+  /** It has left the room. */
+  forgetPublished(channel: string): void {
+    this.lastPublished?.delete(channel);
   }
 
   /** Whether an event that is not for `connection:<id>` or `user:<id>` is not for this one. */
@@ -162,10 +200,8 @@ export class Connection {
       ? exclude.slice(11) === this.id
       : exclude.startsWith('user:') && exclude.slice(5) === this.userId;
   }
+}
 
-  private settle(channel: string, change: Promise<unknown>): void {
-    if (this.changes?.get(channel) !== change) return;
-    this.changes.delete(channel);
-    if (this.changes.size === 0) this.changes = null;
-  }
+function forget(map: Map<string, Promise<void>>, channel: string, settled: Promise<void>): void {
+  if (map.get(channel) === settled) map.delete(channel);
 }

@@ -13,6 +13,7 @@ import type { Telemetry } from './telemetry.js';
 const FILL_PAGE = 64;
 const FILL_PATIENCE_MS = 250;
 const FILL_LOOK_MS = 5;
+const DELIVERY_PATIENCE_MS = 500;
 /** Pages of replays that are read at a time, over all resuming members. */
 const CONCURRENT_PAGES = 32;
 
@@ -99,6 +100,14 @@ export class Hub implements BrokerSink {
       },
       abandon: () => replay.abandon(),
     };
+  }
+
+  /** Waits, for a while, until the members of a channel have been handed everything up to an id. */
+  async delivered(name: string, id: number): Promise<void> {
+    const untilMs = performance.now() + DELIVERY_PATIENCE_MS;
+    while ((this.channels.get(name)?.position?.id ?? id) < id && performance.now() < untilMs) {
+      await new Promise((resolve) => setTimeout(resolve, FILL_LOOK_MS));
+    }
   }
 
   onEvent(event: EventEnvelope): void {

@@ -101,7 +101,7 @@ export class Dispatcher {
       this.telemetry.messageReceived(
         error instanceof ProtocolError && error.code === 'unknown_type' ? 'unknown' : 'invalid',
       );
-      this.fail(connection, message, error);
+      this.fail(connection, typeof message === 'string' ? { ref: this.refOfText(text) } : message, error);
       return;
     }
     this.telemetry.messageReceived(route.type);

@@ -70,10 +70,15 @@ function checkMessage(value: ClientMessage, text: string): ClientMessage & { typ
       details: [{ field: 'type', problem: 'must be a string' }],
     });
   }
-  if (MAYBE_NOT_FINITE.test(text) && !isFiniteAll(value)) {
+  if (hasHugeNumber(text, value)) {
     throw new ProtocolError('invalid_message', 'A number is too large for an IEEE double.');
   }
   return value;
+}
+
+/** Whether a number in the text is beyond a double: it would be stored as null. */
+export function hasHugeNumber(text: string, value: unknown): boolean {
+  return MAYBE_NOT_FINITE.test(text) && !isFiniteAll(value);
 }
 
 /** The message's `ref` where it is a valid one. */

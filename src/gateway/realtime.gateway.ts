@@ -119,7 +119,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     @MessageBody() message: PresenceDto,
   ): Promise<PresenceReply> | PresenceReply {
     const { room, limit, cursor } = message;
-    return this.rooms.asMember(connection, room, () =>
+    return this.rooms.asReader(connection, room, () =>
       this.rooms.members(room, limit ?? DEFAULT_PRESENCE_LIMIT, cursor),
     );
   }
@@ -132,7 +132,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     @MessageRef() ref: string | number | undefined,
   ): Promise<void> | void {
     const { room, before, limit } = message;
-    return this.rooms.asMember(connection, room, () =>
+    return this.rooms.asReader(connection, room, () =>
       this.histories.send(connection, room, before ?? null, limit ?? DEFAULT_HISTORY_LIMIT, ref),
     );
   }
@@ -147,8 +147,9 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
       await this.histories.acknowledge(connection.userId, channel, id, epoch ?? undefined);
       return { event: 'ack' };
     };
-    if (room !== undefined) return this.rooms.asMember(connection, room, () => remember(roomChannel(room)));
-    return remember(direct ? userChannel(connection.userId) : BROADCAST);
+    if (room !== undefined) return this.rooms.asReader(connection, room, () => remember(roomChannel(room)));
+    const channel = direct ? userChannel(connection.userId) : BROADCAST;
+    return connection.afterAll(channel, () => remember(channel));
   }
 
   @SubscribeMessage('auth')
@@ -196,7 +197,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
       ...(exclude === undefined ? {} : { exclude }),
       ...(named.messageId === undefined ? {} : { idempotency: { scope: from, key: named.messageId } }),
     };
-    const { position, duplicate } = await this.publisher.publishFromClient(publication, {
+    const published = this.publisher.publishFromClient(publication, {
       user: from,
       connection: connection.id,
       event: name,
@@ -204,6 +205,8 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
       messageId,
       tsMs,
     });
+    connection.publishing(channel, published);
+    const { position, duplicate } = await published;
     return {
       event: 'ack',
       ...(position === null ? {} : { id: position.id }),

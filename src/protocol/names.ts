@@ -6,7 +6,7 @@ const EVENT = /^[A-Za-z0-9._:-]{1,64}$/;
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
 
 export const MAX_USER_ID_CODE_POINTS = 128;
-/** Also the longest `message_id`, in UTF-16 units. */
+/** Also the longest `message_id`. */
 export const MAX_REF_LENGTH = 64;
 /** Ours are shorter; anything up to this is only another epoch. */
 export const MAX_EPOCH_LENGTH = 128;
@@ -47,8 +47,14 @@ export function isEventName(value: unknown): value is string {
   return typeof value === 'string' && EVENT.test(value) && !RESERVED_EVENTS.has(value);
 }
 
+/** At most so many characters: code points, as people count. */
+export function isShort(value: string, maxCharacters: number): boolean {
+  if (value.length <= maxCharacters) return true;
+  return value.length <= 2 * maxCharacters && Array.from(value).length <= maxCharacters;
+}
+
 export function isRef(value: unknown): value is string | number {
-  if (typeof value === 'string') return value.length <= MAX_REF_LENGTH;
+  if (typeof value === 'string') return isShort(value, MAX_REF_LENGTH);
   return Number.isSafeInteger(value);
 }
 

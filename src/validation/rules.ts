@@ -4,6 +4,7 @@ import {
   BROADCAST,
   isEventName,
   isRoomName,
+  isShort,
   isUserId,
   MAX_EPOCH_LENGTH,
   MAX_REF_LENGTH,
@@ -40,8 +41,8 @@ export const IsEventName = (): PropertyDecorator =>
 export const IsMessageId = (): PropertyDecorator =>
   rule(
     'isMessageId',
-    `must be a string of 1 to ${MAX_REF_LENGTH} characters`,
-    (value) => typeof value === 'string' && value.length > 0 && value.length <= MAX_REF_LENGTH,
+    `must be a string of at most ${MAX_REF_LENGTH} characters`,
+    (value) => typeof value === 'string' && isShort(value, MAX_REF_LENGTH),
   );
 
 /** 0 before the first event, up to what a double holds exactly. */
@@ -85,3 +86,11 @@ export const IsCloseReason = (): PropertyDecorator =>
     'must be a string of at most 123 bytes',
     (value) => typeof value === 'string' && value.isWellFormed() && Buffer.byteLength(value) <= 123,
   );
+
+/** A cursor that the gateway made: text that stands for one, and says what `holds` asks of it. */
+export const IsCursor = (holds: (decoded: string) => boolean): PropertyDecorator =>
+  rule('isCursor', 'must be a cursor that an answer had', (value) => {
+    if (typeof value !== 'string') return false;
+    const decoded = Buffer.from(value, 'base64url').toString('utf8');
+    return Buffer.from(decoded, 'utf8').toString('base64url') === value && holds(decoded);
+  });

@@ -7,13 +7,13 @@ import {
   IsString,
   Length,
   Max,
-  MaxLength,
   Min,
 } from 'class-validator';
 import {
   IsChannel,
   IsCloseReason,
   IsContent,
+  IsCursor,
   IsEventId,
   IsEventName,
   IsMessageId,
@@ -22,12 +22,17 @@ import {
   NotWith,
   Optional,
 } from '../../validation/rules.js';
+import { isRoomName, isUserId } from '../../protocol/names.js';
 
 const MAX_BATCH = 1_000;
 const MAX_PAGE = 1_000;
 const MAX_HISTORY = 100;
-const MAX_CURSOR_LENGTH = 1_024;
 const MAX_TOKEN_ID_LENGTH = 256;
+
+/** Where a page of rooms ended: a name, over Redis after its partition. */
+function isRoomsCursor(decoded: string): boolean {
+  return isRoomName(decoded.replace(/^\d{1,3} /, ''));
+}
 
 export class PublicationDto {
   @IsChannel() channel: string;
@@ -54,9 +59,14 @@ export class UserRoomParams extends UserParams {
   @IsRoomName() room: string;
 }
 
-export class PageQuery {
+export class MembersQuery {
   @Optional() @IsInt() @Min(1) @Max(MAX_PAGE) limit?: number;
-  @Optional() @IsString() @MaxLength(MAX_CURSOR_LENGTH) cursor?: string;
+  @Optional() @IsCursor(isUserId) cursor?: string;
+}
+
+export class RoomsQuery {
+  @Optional() @IsInt() @Min(1) @Max(MAX_PAGE) limit?: number;
+  @Optional() @IsCursor(isRoomsCursor) cursor?: string;
 }
 
 export class HistoryQuery {

@@ -1,5 +1,7 @@
-import { IsIn, IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
+import { IsIn, IsInt, Max, Min } from 'class-validator';
+import { isUserId } from '../../protocol/names.js';
 import {
+  IsCursor,
   IsEpoch,
   IsEventId,
   IsEventIdOrAcked,
@@ -11,8 +13,6 @@ import {
 
 const MAX_PRESENCE_LIMIT = 1_000;
 const MAX_LIMIT = 100;
-/** A cursor is a user id of at most 128 code points, encoded. */
-const MAX_CURSOR_LENGTH = 1_024;
 
 export class RoomDto {
   @IsRoomName() room: string;
@@ -26,7 +26,7 @@ export class JoinRoomDto extends RoomDto {
 
 export class PresenceDto extends RoomDto {
   @Optional() @IsInt() @Min(1) @Max(MAX_PRESENCE_LIMIT) limit?: number;
-  @Optional() @IsString() @MaxLength(MAX_CURSOR_LENGTH) cursor?: string;
+  @Optional() @IsCursor(isUserId) cursor?: string;
 }
 
 export class HistoryDto extends RoomDto {

@@ -41,8 +41,9 @@ export const IsEventName = (): PropertyDecorator =>
 export const IsMessageId = (): PropertyDecorator =>
   rule(
     'isMessageId',
-    `must be a string of at most ${MAX_REF_LENGTH} characters`,
-    (value) => typeof value === 'string' && isShort(value, MAX_REF_LENGTH),
+    // An empty one is a client's mistake, and would make doubles of all that it sends.
+    `must be a string of 1 to ${MAX_REF_LENGTH} characters`,
+    (value) => typeof value === 'string' && value !== '' && isShort(value, MAX_REF_LENGTH),
   );
 
 /** 0 before the first event, up to what a double holds exactly. */

@@ -205,7 +205,7 @@ describe('the dispatcher', () => {
   it.each([
     ['no JSON', 'hello', { code: 'invalid_json' }],
     ['no object', '[]', { code: 'invalid_message' }],
-    ['no type', '{"ref":3}', { code: 'invalid_message' }],
+    ['no type', '{"ref":3}', { code: 'invalid_message', ref: 3 }],
     ['a type that nobody has', '{"type":"nope","ref":3}', { code: 'unknown_type', ref: 3 }],
     ['the name of a method that is no handler', '{"type":"notAHandler"}', { code: 'unknown_type' }],
     ['a name that every object has', '{"type":"constructor"}', { code: 'unknown_type' }],

@@ -84,18 +84,12 @@ export class RoomsService {
 
   /** Runs `step` after the joins and leaves before it, if the connection is a member then. */
   asMember<T>(connection: Connection, room: string, step: () => T | Promise<T>): T | Promise<T> {
-    return connection.after(roomChannel(room), () => {
-      if (!connection.rooms.get(room)) throw new ProtocolError('not_in_room');
-      return step();
-    });
+    return connection.after(roomChannel(room), () => ifMember(connection, room, step));
   }
 
   /** The same, once what the connection has published to the room before can be seen. */
   asReader<T>(connection: Connection, room: string, step: () => T | Promise<T>): T | Promise<T> {
-    return connection.afterAll(roomChannel(room), () => {
-      if (!connection.rooms.get(room)) throw new ProtocolError('not_in_room');
-      return step();
-    });
+    return connection.afterAll(roomChannel(room), () => ifMember(connection, room, step));
   }
 
   async members(room: string, limit: number, cursor: string | undefined): Promise<PresenceReply> {
@@ -124,6 +118,11 @@ export class RoomsService {
     this.connections.leaveRoom(connection, room);
     connection.send({ event: 'left_room', room });
   }
+}
+
+function ifMember<T>(connection: Connection, room: string, step: () => T): T {
+  if (!connection.rooms.get(room)) throw new ProtocolError('not_in_room');
+  return step();
 }
 
 export async function orUnavailable<T>(result: Promise<T>, message: string): Promise<T> {

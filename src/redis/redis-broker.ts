@@ -123,7 +123,6 @@ export class RedisBroker extends Broker {
   }
 
   async subscribe(channel: string): Promise<void> {
-    if (!this.link.isUp) throw new BrokerUnavailable();
     const bus = this.keys.bus(channel);
     this.channels.set(bus, { channel, partition: partitionOf(channel) });
     try {

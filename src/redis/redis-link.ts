@@ -40,7 +40,8 @@ export class RedisLink {
   private up = false;
   /** The scripts are loaded and the numbering is settled, on the present commands connection. */
   private prepared = false;
-  private waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
+  /** Those who want to subscribe, while a line is made anew; called with null when it is there. */
+  private readonly waiting = new Set<(failure: Error | null) => void>();
   private everProbed = false;
   /** Connections lost so far: a recovery that was overtaken by a loss is none. */
   private losses = 0;
@@ -113,15 +114,17 @@ export class RedisLink {
   private comesUp(): Promise<void> {
     if (!this.canPublish) return Promise.reject(new BrokerUnavailable());
     return new Promise((resolve, reject) => {
+      const settle = (failure: Error | null): void => {
+        clearTimeout(timer);
+        this.waiting.delete(settle);
+        if (failure === null) resolve();
+        else reject(failure);
+      };
       const timer = setTimeout(
-        () => reject(new BrokerUnavailable('a line to Redis is away')),
+        () => settle(new BrokerUnavailable('a line to Redis is away')),
         LINE_PATIENCE_MS,
       );
-      const settle = (then: () => void): void => {
-        clearTimeout(timer);
-        then();
-      };
-      this.waiting.push({ resolve: () => settle(resolve), reject: (error) => settle(() => reject(error)) });
+      this.waiting.add(settle);
     });
   }
 
@@ -165,7 +168,7 @@ export class RedisLink {
     if (losses !== this.losses) throw new BrokerUnavailable('a connection was lost again');
     this.prepared = true;
     this.up = true;
-    for (const { resolve } of this.waiting.splice(0)) resolve();
+    for (const settle of this.waiting) settle(null);
     for (const line of this.lines.names) this.probed.set(line, performance.now());
     await this.probeAll();
     await this.listener.onUp();
@@ -186,7 +189,7 @@ export class RedisLink {
     this.losses += 1;
     if (line !== null) this.subscriptions.lose(line);
     if (this.canPublish) return;
-    for (const { reject } of this.waiting.splice(0)) reject(new BrokerUnavailable());
+    for (const settle of this.waiting) settle(new BrokerUnavailable());
   }
 
   private onMessage(bus: string, message: Buffer): void {

@@ -1,4 +1,5 @@
 import { Module } from '@nestjs/common';
+import { Turn } from '../core/turn.js';
 import { PresenceModule } from '../presence/presence.module.js';
 import { ConnectionsService } from './connections.service.js';
 import { DrainService } from './drain.service.js';
@@ -8,7 +9,15 @@ import { RoomsService } from './rooms.service.js';
 
 @Module({
   imports: [PresenceModule],
-  providers: [ConnectionsService, RoomsService, HistoryService, PublisherService, DrainService],
-  exports: [PresenceModule, ConnectionsService, RoomsService, HistoryService, PublisherService, DrainService],
+  providers: [Turn, ConnectionsService, RoomsService, HistoryService, PublisherService, DrainService],
+  exports: [
+    PresenceModule,
+    Turn,
+    ConnectionsService,
+    RoomsService,
+    HistoryService,
+    PublisherService,
+    DrainService,
+  ],
 })
 export class ConnectionsModule {}

@@ -11,6 +11,7 @@ import type { Entry } from '../core/hub.js';
 import { Hub } from '../core/hub.js';
 import type { ReplayOutcome, ReplayStart } from '../core/replay.js';
 import { Telemetry } from '../core/telemetry.js';
+import { Turn } from '../core/turn.js';
 import { PresenceService } from '../presence/presence.service.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import type { Position } from '../protocol/messages.js';
@@ -50,8 +51,9 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     private readonly telemetry: Telemetry,
     private readonly settings: Settings,
     private readonly instance: Instance,
+    turn: Turn,
   ) {
-    this.hub = new Hub(broker, telemetry, (error) => this.logger.error(error));
+    this.hub = new Hub(broker, telemetry, turn, (error) => this.logger.error(error));
     this.heartbeat = new Heartbeat(
       { intervalMs: settings.HEARTBEAT_INTERVAL_MS, timeoutMs: settings.HEARTBEAT_TIMEOUT_MS },
       this.connections,

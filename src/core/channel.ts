@@ -1,18 +1,23 @@
 import type { Position } from '../protocol/messages.js';
 import type { EventEnvelope } from './broker.js';
 import type { Connection } from './connection.js';
+import type { Frame } from './frame.js';
+import { joinFrames } from './frame.js';
 import { continues, isOlder } from './position.js';
+import type { Turn } from './turn.js';
 
 /** Events kept while a channel is opened or a hole is filled; what does not fit is fetched as a hole later. */
 const MAX_BACKLOG = 4_096;
 /** Delivered events kept for members that catch up. */
 const MAX_TAIL = 1_024;
+/** Bytes collected within a turn before they are handed on. */
+const MAX_COLLECTED_BYTES = 65_536;
 
 export type Step = 'next' | 'duplicate' | 'hole';
 
 /** A channel as this instance sees it: its local members, and how far events have been handed to them. */
 export class Channel {
-  readonly members = new Set<Connection>();
+  private readonly live = new Set<Connection>();
   /** Members that catch up with what they missed, and are not live yet. */
   readonly replays = new Map<Connection, { cancel(): void }>();
   /** Members and those about to be; the subscription is held while there is one. */
@@ -26,13 +31,56 @@ export class Channel {
   private tail: EventEnvelope[] = [];
   private tailFrom: Position | null = null;
   private tailReaders = 0;
+  /** What this turn has brought so far for all members. */
+  private collected: Frame[] = [];
+  private collectedBytes = 0;
 
   constructor(
     readonly name: string,
     readonly durable: boolean,
     /** Settles when the channel is live. */
     readonly opened: Promise<void>,
+    private readonly turn: Turn,
   ) {}
+
+  /** Those that get every event from here on. */
+  get members(): ReadonlySet<Connection> {
+    return this.live;
+  }
+
+  /** Makes a connection a member: it gets what is pushed from here on. */
+  add(connection: Connection): void {
+    this.flush();
+    this.live.add(connection);
+  }
+
+  /** For all members, at the end of the turn, as one piece with whatever else the turn brings. */
+  push(frame: Frame): void {
+    this.collectedBytes += frame.bytes.length;
+    if (this.collected.push(frame) === 1) this.turn.addChannel(this);
+    else if (this.collectedBytes > MAX_COLLECTED_BYTES) this.flush();
+  }
+
+  /** For the members that `wants` says, in order with what is for all. */
+  pushTo(frame: Frame, wants: (member: Connection) => boolean): number {
+    this.flush();
+    let pushed = 0;
+    for (const member of this.live) {
+      if (!wants(member)) continue;
+      member.push(frame);
+      pushed += 1;
+    }
+    return pushed;
+  }
+
+  /** Hands the members what was collected. */
+  flush(): void {
+    if (this.collected.length === 0) return;
+    const frames = joinFrames(this.collected);
+    this.collected = [];
+    this.collectedBytes = 0;
+    for (const member of this.live) member.push(frames);
+  }
 
   get isWaiting(): boolean {
     return this.backlog !== null;
@@ -61,7 +109,10 @@ export class Channel {
 
   /** Takes a member out, live or not. */
   remove(connection: Connection): void {
-    this.members.delete(connection);
+    if (this.live.has(connection)) {
+      this.flush();
+      this.live.delete(connection);
+    }
     this.replays.get(connection)?.cancel();
     this.replays.delete(connection);
   }

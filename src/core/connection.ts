@@ -2,13 +2,13 @@ import type { CloseCode } from '../protocol/close-codes.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import type { Position, ServerEvent } from '../protocol/messages.js';
 import type { Channel } from './channel.js';
-import type { Frame } from './frame.js';
+import type { Frames } from './frame.js';
 import { frameServerEvent, frameText } from './frame.js';
 import type { Identity } from './identity.js';
-import type { Turn } from './outbox.js';
 import { Outbox } from './outbox.js';
 import type { TokenBucket } from './token-bucket.js';
 import type { Transport } from './transport.js';
+import type { Turn } from './turn.js';
 
 /** Messages of one connection that may be under way before it is no longer read. */
 const MAX_UNDER_WAY = 1_000;
@@ -90,8 +90,8 @@ export class Connection {
     this.outbox.push(frameText(text));
   }
 
-  push(frame: Frame): void {
-    this.outbox.push(frame);
+  push(frames: Frames): void {
+    this.outbox.push(frames);
   }
 
   /** While an in-order message is under way: keeps frames that have been counted already. Answers whether one is. */
@@ -111,7 +111,7 @@ export class Connection {
     if (this.isGone) return;
     this.state = 'closing';
     this.closeCode = code;
-    this.outbox.flush();
+    this.outbox.flushAll();
     this.outbox.close();
     this.transport.close(code, reason);
   }

@@ -9,8 +9,15 @@ const FIN_PING = 0x89;
 /** Below this a compressed frame is seldom smaller, and never worth its time. */
 const DEFLATE_FROM_BYTES = 1024;
 
-/** One text message as WebSocket frame bytes (RFC 6455 section 5.2, unmasked), shared by all its receivers. */
-export class Frame {
+/** Complete WebSocket frames as they are written, shared by all their receivers. */
+export interface Frames {
+  readonly bytes: Buffer;
+  /** The same messages compressed, made once at the first receiver that wants them. */
+  deflated(): Buffer;
+}
+
+/** One text message as WebSocket frame bytes (RFC 6455 section 5.2, unmasked). */
+export class Frame implements Frames {
   private compressed: Buffer | undefined;
 
   constructor(
@@ -18,7 +25,7 @@ export class Frame {
     private readonly headerBytes: number,
   ) {}
 
-  /** The same message compressed, made once at the first receiver that wants it (RFC 7692 section 7.2.1). */
+  /** RFC 7692 section 7.2.1. */
   deflated(): Buffer {
     if (this.compressed === undefined) {
       const payload = this.bytes.subarray(this.headerBytes);
@@ -36,6 +43,25 @@ export class Frame {
     }
     return this.compressed;
   }
+}
+
+class JoinedFrames implements Frames {
+  readonly bytes: Buffer;
+  private compressed: Buffer | undefined;
+
+  constructor(private readonly frames: readonly Frame[]) {
+    this.bytes = Buffer.concat(frames.map(({ bytes }) => bytes));
+  }
+
+  deflated(): Buffer {
+    return (this.compressed ??= Buffer.concat(this.frames.map((frame) => frame.deflated())));
+  }
+}
+
+/** Several messages as one piece, in order. */
+export function joinFrames(frames: readonly Frame[]): Frames {
+  const [first] = frames;
+  return first !== undefined && frames.length === 1 ? first : new JoinedFrames(frames);
 }
 
 export function frameText(text: string): Frame {

@@ -8,6 +8,7 @@ import type { ReplayOutcome, ReplayStart } from './replay.js';
 import { gapFrame, Replay } from './replay.js';
 import { Semaphore } from './semaphore.js';
 import type { Telemetry } from './telemetry.js';
+import type { Turn } from './turn.js';
 
 /** Events fetched at a time to fill a hole. */
 const FILL_PAGE = 64;
@@ -36,6 +37,7 @@ export class Hub implements BrokerSink {
   constructor(
     private readonly broker: Broker,
     private readonly telemetry: Telemetry,
+    private readonly turn: Turn,
     /** Takes what should never happen: a failure that is not the broker being away. */
     private readonly onFault: (error: unknown) => void,
   ) {}
@@ -59,7 +61,7 @@ export class Hub implements BrokerSink {
     let channel = this.channels.get(name);
     if (channel === undefined) {
       const opened = Promise.resolve().then(() => this.open(name));
-      channel = new Channel(name, this.broker.isDurable(name), opened);
+      channel = new Channel(name, this.broker.isDurable(name), opened, this.turn);
       this.channels.set(name, channel);
     }
     channel.holds += 1;
@@ -86,7 +88,7 @@ export class Hub implements BrokerSink {
    */
   async prepare(channel: Channel, connection: Connection, start: ReplayStart | null): Promise<Entry> {
     if (start === null || !channel.durable) {
-      return { outcome: null, enter: () => void channel.members.add(connection), abandon: () => undefined };
+      return { outcome: null, enter: () => channel.add(connection), abandon: () => undefined };
     }
     const replay = new Replay(channel, connection, this.broker, this.pages, (head) =>
       this.onHead(channel.name, head),
@@ -207,6 +209,7 @@ export class Hub implements BrokerSink {
   /** What is fetched comes faster than it came live: members that read get the time to, for a while. */
   private async letRead(channel: Channel): Promise<void> {
     const untilMs = performance.now() + FILL_PATIENCE_MS;
+    channel.flush();
     for (const member of channel.members) {
       while (member.outbox.isHalfFull() && !member.isGone && performance.now() < untilMs) {
         await new Promise((resolve) => setTimeout(resolve, FILL_LOOK_MS));
@@ -216,8 +219,7 @@ export class Hub implements BrokerSink {
 
   private tellGap(channel: Channel, after: Position, goesOnAfter: Position): void {
     channel.jump(goesOnAfter);
-    const frame = gapFrame(channel, after.id, goesOnAfter);
-    for (const member of channel.members) member.push(frame);
+    channel.push(gapFrame(channel, after.id, goesOnAfter));
   }
 
   private deliver(channel: Channel, event: EventEnvelope): void {
@@ -225,16 +227,12 @@ export class Hub implements BrokerSink {
     if (event.position === null && channel.replays.size > 0) this.deliverToReplays(channel, event);
     if (channel.members.size === 0) return;
     const frame = frameEvent(event);
-    let delivered = channel.members.size;
     if (event.exclude === '') {
-      for (const member of channel.members) member.push(frame);
+      channel.push(frame);
+      this.telemetry.eventsDelivered(channel.members.size);
     } else {
-      for (const member of channel.members) {
-        if (member.isExcluded(event.exclude)) delivered -= 1;
-        else member.push(frame);
-      }
+      this.telemetry.eventsDelivered(channel.pushTo(frame, (member) => !member.isExcluded(event.exclude)));
     }
-    this.telemetry.eventsDelivered(delivered);
   }
 
   /** What is not numbered is in no log: members that catch up get it at once. */

@@ -1,29 +1,15 @@
-import type { Frame } from './frame.js';
+import type { Frames } from './frame.js';
 import type { Transport } from './transport.js';
-
-/**
- * Flushes every outbox that was pushed to in this turn of the event loop, once, at its end. Several events of a turn
- * cost one write per socket; that is worth more than anything else on the fan-out path.
- */
-export class Turn {
-  private waiting: Outbox[] = [];
-  private readonly flush = (): void => {
-    const outboxes = this.waiting;
-    this.waiting = [];
-    for (const outbox of outboxes) outbox.flush();
-  };
-
-  add(outbox: Outbox): void {
-    if (this.waiting.push(outbox) === 1) setImmediate(this.flush);
-  }
-}
+import type { Turn } from './turn.js';
 
 /** Within a turn the kernel can't be seen to take anything: so many times the cap may be written before it is looked at. */
 const BURST = 4;
 
 /** The send queue of one connection: capped in bytes, flushed once per turn. */
 export class Outbox {
-  private frames: Buffer[] = [];
+  private first: Buffer | null = null;
+  /** What was pushed after the first piece; most turns push one. */
+  private more: Buffer[] | null = null;
   private pendingBytes = 0;
   private open = true;
 
@@ -35,13 +21,18 @@ export class Outbox {
     private readonly onSlow: () => void,
   ) {}
 
-  push(frame: Frame): void {
+  push(frames: Frames): void {
     if (!this.open) return;
-    const bytes = this.transport.deflate ? frame.deflated() : frame.bytes;
+    const bytes = this.transport.deflate ? frames.deflated() : frames.bytes;
     this.pendingBytes += bytes.length;
-    if (this.frames.push(bytes) === 1) this.turn.add(this);
+    if (this.first === null) {
+      this.first = bytes;
+      this.turn.addOutbox(this);
+      return;
+    }
+    (this.more ??= []).push(bytes);
     // A burst larger than the cap is no reason to call a client slow before it had a chance to read.
-    else if (this.pendingBytes > this.maxBytes) this.write(BURST * this.maxBytes);
+    if (this.pendingBytes > this.maxBytes) this.write(BURST * this.maxBytes);
   }
 
   /** Hands what waits to the socket, unless the client has left too much unread. */
@@ -49,16 +40,23 @@ export class Outbox {
     this.write(this.maxBytes);
   }
 
+  /** The same, with what the turn so far has for it in its channels. */
+  flushAll(): void {
+    this.turn.settle();
+    this.flush();
+  }
+
   private write(maxQueuedBytes: number): void {
-    if (this.frames.length === 0) return;
-    const frames = this.frames;
-    this.frames = [];
-    this.pendingBytes = 0;
+    const { first, more } = this;
+    if (first === null) return;
+    this.forget();
     if (this.transport.queuedBytes > maxQueuedBytes) {
       this.close();
       this.onSlow();
-    } else if (this.open) {
-      this.transport.write(frames);
+    } else if (more === null) {
+      this.transport.write(first);
+    } else {
+      this.transport.writeAll([first, ...more]);
     }
   }
 
@@ -79,7 +77,12 @@ export class Outbox {
   /** Nothing goes out after this; what waits is dropped. */
   close(): void {
     this.open = false;
-    this.frames = [];
+    this.forget();
+  }
+
+  private forget(): void {
+    this.first = null;
+    this.more = null;
     this.pendingBytes = 0;
   }
 }

@@ -164,7 +164,7 @@ export class Replay {
   private join(rest: readonly EventEnvelope[]): void {
     for (const event of rest) this.pushOne(event);
     this.channel.replays.delete(this.connection);
-    this.channel.members.add(this.connection);
+    this.channel.add(this.connection);
   }
 
   /** Whether the member has seen more than was delivered here so far. */

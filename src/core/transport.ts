@@ -1,7 +1,9 @@
 /** The byte pipe below one connection: all that the core needs of a socket. */
 export interface Transport {
-  /** Writes complete WebSocket frames, in one system call where it can. */
-  write(frames: readonly Buffer[]): void;
+  /** Writes complete WebSocket frames. */
+  write(frames: Buffer): void;
+  /** The same for several pieces, in one system call where it can. */
+  writeAll(pieces: readonly Buffer[]): void;
   /** Bytes written that the kernel has not taken yet. */
   readonly queuedBytes: number;
   /** The peer takes frames compressed by permessage-deflate without context take-over. */

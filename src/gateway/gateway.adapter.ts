@@ -9,9 +9,9 @@ import type { RawData, ServerOptions } from 'ws';
 import { WebSocket, WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
 import { Connection } from '../core/connection.js';
-import { Turn } from '../core/outbox.js';
 import { Telemetry } from '../core/telemetry.js';
 import { TokenBucket } from '../core/token-bucket.js';
+import { Turn } from '../core/turn.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import { ProtocolError } from '../protocol/errors.js';
 import { Dispatcher } from './dispatch.js';
@@ -57,7 +57,7 @@ export class GatewayAdapter extends WsAdapter {
   private readonly dispatcher: Dispatcher;
   private readonly errors: ErrorFilter;
   private readonly telemetry: Telemetry;
-  private readonly turn = new Turn();
+  private readonly turn: Turn;
   private readonly disconnected = new WeakMap<Connection, () => void>();
   private server: WebSocketServer | null = null;
 
@@ -68,6 +68,7 @@ export class GatewayAdapter extends WsAdapter {
     this.dispatcher = app.get(Dispatcher);
     this.errors = app.get(ErrorFilter);
     this.telemetry = app.get(Telemetry);
+    this.turn = app.get(Turn);
   }
 
   override create(): GatewayServer {

@@ -20,14 +20,14 @@ export class WsTransport implements Transport {
     return this.socket.writableLength;
   }
 
-  write(frames: readonly Buffer[]): void {
+  write(frames: Buffer): void {
+    if (this.socket.writable) this.socket.write(frames);
+  }
+
+  writeAll(pieces: readonly Buffer[]): void {
     if (!this.socket.writable) return;
-    if (frames.length === 1) {
-      this.socket.write(frames[0]);
-      return;
-    }
     this.socket.cork();
-    for (const frame of frames) this.socket.write(frame);
+    for (const piece of pieces) this.socket.write(piece);
     this.socket.uncork();
   }
 

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { BrokerUnavailable } from '../../src/core/broker.js';
 import { Hub } from '../../src/core/hub.js';
+import { Turn } from '../../src/core/turn.js';
 import type { Position } from '../../src/protocol/messages.js';
 import { partitionOf } from '../../src/redis/redis-keys.js';
 import { eventually, within } from '../support/eventually.js';
@@ -258,10 +259,12 @@ describe('a Redis broker without Redis', () => {
   it('asks Redis no more than once about a message that only looks like one of ours', async () => {
     const { here } = await start(own);
     const channel = fresh('room:a');
-    const hub = new Hub(here.broker, new FakeTelemetry(), (error) => expect.unreachable(String(error)));
+    const hub = new Hub(here.broker, new FakeTelemetry(), new Turn(), (error) =>
+      expect.unreachable(String(error)),
+    );
     here.sink.next = hub;
     const held = await hub.acquire(channel);
-    held.members.add(connect('alice').connection);
+    held.add(connect('alice').connection);
     const { epoch } = positionOf(await here.broker.publish({ channel, body: body(1) }));
     const calls = async (): Promise<number> =>
       Number(/cmdstat_evalsha:calls=(\d+)/.exec(await own.commands.info('commandstats'))?.[1] ?? 0);

@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { Channel } from '../../src/core/channel.js';
+import { Turn } from '../../src/core/turn.js';
 import { continues, lifeOf } from '../../src/core/position.js';
 import type { Position } from '../../src/protocol/messages.js';
 import { eventAt } from './fakes.js';
 
 function channelAt(position: Position | null): Channel {
-  const channel = new Channel('room:a', true, Promise.resolve());
+  const channel = new Channel('room:a', true, Promise.resolve(), new Turn());
   channel.position = position;
   return channel;
 }

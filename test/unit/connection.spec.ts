@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Connection } from '../../src/core/connection.js';
 import { frameText } from '../../src/core/frame.js';
-import { Turn } from '../../src/core/outbox.js';
+import { Turn } from '../../src/core/turn.js';
 import { CLOSE } from '../../src/protocol/close-codes.js';
 import { connect, Deferred, FakeTransport, identityOf, settled } from './fakes.js';
 

@@ -10,10 +10,10 @@ import type {
 import { Broker } from '../../src/core/broker.js';
 import { Connection } from '../../src/core/connection.js';
 import type { Identity } from '../../src/core/identity.js';
-import { Turn } from '../../src/core/outbox.js';
 import { continues } from '../../src/core/position.js';
 import { Telemetry } from '../../src/core/telemetry.js';
 import type { Transport } from '../../src/core/transport.js';
+import { Turn } from '../../src/core/turn.js';
 import type { Position } from '../../src/protocol/messages.js';
 
 /** Lets everything that is already settled take its effect: promises first, then the immediates of this turn. */
@@ -53,8 +53,12 @@ export class FakeTransport implements Transport {
     return this.texts.map((text) => JSON.parse(text) as Record<string, unknown>);
   }
 
-  write(frames: readonly Buffer[]): void {
-    this.writes.push(Buffer.concat(frames));
+  write(frames: Buffer): void {
+    this.writes.push(frames);
+  }
+
+  writeAll(pieces: readonly Buffer[]): void {
+    this.writes.push(Buffer.concat(pieces));
   }
 
   pause(paused: boolean): void {

@@ -2,15 +2,16 @@ import { describe, expect, it } from 'vitest';
 import { BrokerUnavailable } from '../../src/core/broker.js';
 import type { Channel } from '../../src/core/channel.js';
 import { Hub } from '../../src/core/hub.js';
+import { Turn } from '../../src/core/turn.js';
 import type { FakeTransport } from './fakes.js';
 import { connect, Deferred, eventAt, FakeBroker, FakeTelemetry, settled } from './fakes.js';
 
 const ROOM = 'room:a';
 
-function setUp(broker = new FakeBroker()) {
+function setUp(broker = new FakeBroker(), turn = new Turn()) {
   const telemetry = new FakeTelemetry();
   const faults: unknown[] = [];
-  const hub = new Hub(broker, telemetry, (error) => faults.push(error));
+  const hub = new Hub(broker, telemetry, turn, (error) => faults.push(error));
   broker.start(hub);
   return { broker, telemetry, faults, hub };
 }
@@ -25,7 +26,7 @@ async function withMember(stored = 0) {
 
 function join(channel: Channel, userId: string, id?: string) {
   const member = connect(userId, id === undefined ? {} : { id });
-  channel.members.add(member.connection);
+  channel.add(member.connection);
   return member;
 }
 
@@ -39,6 +40,67 @@ describe('the hub delivers', () => {
     await settled();
     expect(ids(transport)).toEqual([1, 2, 3]);
     expect(other.transport.texts).toEqual(transport.texts);
+  });
+
+  it('the events of a turn as one piece, shared by all members', async () => {
+    const { broker, channel, transport } = await withMember();
+    const other = join(channel, 'bob');
+    for (let count = 0; count < 3; count += 1) broker.announce(broker.append(ROOM));
+    await settled();
+    expect(transport.writes).toHaveLength(1);
+    expect(other.transport.writes[0]).toBe(transport.writes[0]);
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(transport.writes).toHaveLength(2);
+  });
+
+  it('to who comes and goes within a turn just what came while it was there', async () => {
+    const { broker, channel, transport } = await withMember();
+    broker.announce(broker.append(ROOM));
+    const guest = join(channel, 'bob');
+    broker.announce(broker.append(ROOM));
+    channel.remove(guest.connection);
+    guest.connection.send({ event: 'left_room', room: 'a' });
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(ids(transport)).toEqual([1, 2, 3]);
+    expect(guest.transport.events.map(({ event, id }) => id ?? event)).toEqual([2, 'left_room']);
+  });
+
+  it('what came before a connection is closed, in the same turn', async () => {
+    const turn = new Turn();
+    const { hub, broker } = setUp(new FakeBroker(), turn);
+    const channel = await hub.acquire(ROOM);
+    const { connection, transport } = connect('alice', { turn });
+    channel.add(connection);
+    broker.announce(broker.append(ROOM));
+    connection.close({ code: 4003, reason: 'forbidden' });
+    expect(ids(transport)).toEqual([1]);
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(ids(transport)).toEqual([1]);
+  });
+
+  it('what is not for one member in its place between what is for all', async () => {
+    const { broker, channel, transport } = await withMember();
+    const sender = join(channel, 'bob', 'c-bob');
+    broker.announce(broker.append(ROOM));
+    broker.announce(broker.append(ROOM, 'connection:c-bob'));
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(ids(transport)).toEqual([1, 2, 3]);
+    expect(ids(sender.transport)).toEqual([1, 3]);
+  });
+
+  it('a turn that brings much in pieces of some 64 KiB', async () => {
+    const { broker, transport } = await withMember();
+    for (let count = 0; count < 300; count += 1) {
+      const event = broker.append(ROOM);
+      event.body = Buffer.from(`{"event":"chat","content":"${'x'.repeat(1_000)}"`);
+      broker.announce(event);
+    }
+    await settled();
+    expect(ids(transport)).toEqual(Array.from({ length: 300 }, (_, at) => at + 1));
   });
 
   it('nothing of a channel that nobody here is in', async () => {
@@ -445,7 +507,7 @@ describe('a channel of the hub', () => {
     const opening = hub.acquire(ROOM);
     const early = connect('alice');
     await settled();
-    hub.get(ROOM)?.members.add(early.connection);
+    hub.get(ROOM)?.add(early.connection);
     // 4 and 5 are under the head that was read, 6 and 7 come after it was read.
     for (const event of broker.log.slice(3)) broker.announce(event);
     for (let count = 0; count < 2; count += 1) broker.announce(broker.append(ROOM));

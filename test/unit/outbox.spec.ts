@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { frameText } from '../../src/core/frame.js';
-import { Outbox, Turn } from '../../src/core/outbox.js';
+import { Outbox } from '../../src/core/outbox.js';
+import { Turn } from '../../src/core/turn.js';
 import { FakeTransport, readTexts, settled } from './fakes.js';
 
 function setUp(maxBytes = 1_000, transport = new FakeTransport(), turn = new Turn()) {

@@ -4,6 +4,7 @@ import { BrokerUnavailable } from '../../src/core/broker.js';
 import type { Channel } from '../../src/core/channel.js';
 import type { Connection } from '../../src/core/connection.js';
 import { Hub } from '../../src/core/hub.js';
+import { Turn } from '../../src/core/turn.js';
 import { continues } from '../../src/core/position.js';
 import type { ReplayOutcome, ReplayStart } from '../../src/core/replay.js';
 import type { Position } from '../../src/protocol/messages.js';
@@ -126,7 +127,7 @@ class World {
   private names = 0;
 
   constructor() {
-    this.hub = new Hub(this.broker, new FakeTelemetry(), (error) => this.faults.push(error));
+    this.hub = new Hub(this.broker, new FakeTelemetry(), new Turn(), (error) => this.faults.push(error));
     this.broker.start(this.hub);
   }
 

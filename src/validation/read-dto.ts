@@ -2,8 +2,16 @@ import type { Type } from '@nestjs/common';
 import { getMetadataStorage, validateSync } from 'class-validator';
 import type { FieldProblem } from '../protocol/errors.js';
 import { ProtocolError } from '../protocol/errors.js';
+import type { DtoCheck } from './compiled-dto.js';
+import { compileDto } from './compiled-dto.js';
 
-const fields = new Map<Type<object>, readonly string[]>();
+/** What a DTO class declares. */
+interface DtoShape {
+  fields: readonly string[];
+  check: DtoCheck | null;
+}
+
+const shapes = new Map<Type<object>, DtoShape>();
 
 /**
  * Makes input its DTO: copies the fields that the class declares, own ones only, and validates them. Values are handed on
@@ -11,26 +19,38 @@ const fields = new Map<Type<object>, readonly string[]>();
  * `invalid_message` with the fault of each field, and never with what was in it.
  */
 export function readDto<T extends object>(metatype: Type<T>, input: object): T {
+  const { fields, check } = shapeOf(metatype);
   const dto = new metatype();
-  for (const field of fieldsOf(metatype)) {
+  for (const field of fields) {
     if (Object.hasOwn(input, field)) Reflect.set(dto, field, Reflect.get(input, field));
   }
+  if (check?.(dto) === true) return dto;
+  const details = problemsOf(dto);
+  if (details.length === 0) return dto;
+  throw new ProtocolError('invalid_message', undefined, { details });
+}
+
+/** The first fault of each field, in class-validator's judgement. */
+export function problemsOf(dto: object): FieldProblem[] {
   const errors = validateSync(dto, { forbidUnknownValues: false, stopAtFirstError: true });
-  if (errors.length === 0) return dto;
-  const details = errors.map(({ property, constraints }): FieldProblem => {
+  return errors.map(({ property, constraints }): FieldProblem => {
     const problem = Object.values(constraints ?? {})[0] ?? 'is not valid';
     return { field: property, problem: problem.replace(`${property} `, '') };
   });
-  throw new ProtocolError('invalid_message', undefined, { details });
 }
 
 /** The fields that a DTO class declares by validation decorators; none for any other class. */
 export function fieldsOf(metatype: Type<object>): readonly string[] {
-  let known = fields.get(metatype);
-  if (known === undefined) {
+  return shapeOf(metatype).fields;
+}
+
+function shapeOf(metatype: Type<object>): DtoShape {
+  let shape = shapes.get(metatype);
+  if (shape === undefined) {
     const metadata = getMetadataStorage().getTargetValidationMetadatas(metatype, '', false, false);
-    known = [...new Set(metadata.map(({ propertyName }) => propertyName))];
-    fields.set(metatype, known);
+    const fields = [...new Set(metadata.map(({ propertyName }) => propertyName))];
+    shape = { fields, check: compileDto(metatype) };
+    shapes.set(metatype, shape);
   }
-  return known;
+  return shape;
 }

@@ -31,15 +31,24 @@ export const channelOf = {
 /** Refuses what the connection's user has no right to; says nothing about whether the room or user exists. */
 @Injectable()
 export class WsAuthGuard implements CanActivate {
+  private readonly requirements = new Map<object, Requirement | undefined>();
+
   constructor(private readonly reflector: Reflector) {}
 
   canActivate(context: ExecutionContext): boolean | Promise<boolean> {
-    const requirement = this.reflector.get(Requires, context.getHandler());
+    const requirement = this.requirementOf(context.getHandler());
     if (requirement === undefined) return true;
     const ws = context.switchToWs();
     const channel = requirement.channel(ws.getData<Readonly<Record<string, unknown>>>());
     if (channel === null) return true;
     const { identity } = ws.getClient<Connection>();
     return identity.rights.allows(requirement.action, channel);
+  }
+
+  /** Handlers are few, and what was written above them does not change. */
+  private requirementOf(handler: ReturnType<ExecutionContext['getHandler']>): Requirement | undefined {
+    if (!this.requirements.has(handler))
+      this.requirements.set(handler, this.reflector.get(Requires, handler));
+    return this.requirements.get(handler);
   }
 }

@@ -1,11 +1,12 @@
 import type { CloseCode } from '../protocol/close-codes.js';
 import { CLOSE } from '../protocol/close-codes.js';
-import type { Position, ServerEvent } from '../protocol/messages.js';
+import type { ServerEvent } from '../protocol/messages.js';
 import type { Channel } from './channel.js';
 import type { Frames } from './frame.js';
 import { frameServerEvent, frameText } from './frame.js';
 import type { Identity } from './identity.js';
 import { Outbox } from './outbox.js';
+import { Publications } from './publications.js';
 import type { TokenBucket } from './token-bucket.js';
 import type { Transport } from './transport.js';
 import type { Turn } from './turn.js';
@@ -45,10 +46,7 @@ export class Connection {
   private paused = false;
   /** By channel: the joins and leaves that later messages for it have to wait for. */
   private changes: Map<string, Promise<void>> | null = null;
-  /** By channel: the last publication that is under way. */
-  private publications: Map<string, Promise<void>> | null = null;
-  /** By channel of a room it is in: the id of the last event that it published. */
-  private lastPublished: Map<string, number> | null = null;
+  private publications: Publications | null = null;
 
   constructor(
     readonly id: string,
@@ -149,7 +147,7 @@ export class Connection {
   /** Like {@link after}, but also once what was published to the channel before is stored: for what has to see it. */
   afterAll<T>(channel: string, step: () => T | Promise<T>): T | Promise<T> {
     const change = this.changes?.get(channel);
-    const publication = this.publications?.get(channel);
+    const publication = this.publications?.settled(channel);
     return change === undefined && publication === undefined
       ? step()
       : Promise.all([change, publication]).then(step);
@@ -167,30 +165,25 @@ export class Connection {
     return result;
   }
 
-  /** Notes a publication to the channel that is under way; they settle in the order of the calls. */
-  publishing(channel: string, result: Promise<{ position: Position | null }>): void {
-    const publications = (this.publications ??= new Map());
-    const settled: Promise<void> = result.then(
-      ({ position }) => {
-        if (position !== null && this.rooms.get(channel.slice(5))) {
-          const lastPublished = (this.lastPublished ??= new Map<string, number>());
-          lastPublished.set(channel, position.id);
-        }
-        forget(publications, channel, settled);
-      },
-      () => forget(publications, channel, settled),
-    );
-    publications.set(channel, settled);
+  /** A publication to the channel is under way; {@link published} follows, in the order of the calls. */
+  publishing(channel: string): void {
+    (this.publications ??= new Publications()).begin(channel);
+  }
+
+  /** It has the id, or null where it is not numbered or has failed. */
+  published(channel: string, id: number | null): void {
+    if (id !== null && this.rooms.get(channel.slice(5))) this.publications?.noteId(channel, id);
+    this.publications?.end(channel);
   }
 
   /** The id of the last event that it published to a room it is in; 0 where it has not. */
   lastPublishedId(channel: string): number {
-    return this.lastPublished?.get(channel) ?? 0;
+    return this.publications?.lastId(channel) ?? 0;
   }
 
   /** It has left the room. */
   forgetPublished(channel: string): void {
-    this.lastPublished?.delete(channel);
+    this.publications?.forgetId(channel);
   }
 
   /** Whether an event that is not for `connection:<id>` or `user:<id>` is not for this one. */

@@ -32,6 +32,7 @@ interface Route {
 /** Kinds of parameters in Nest's metadata of a message handler. */
 const SOCKET_PARAMETER = '0';
 const PAYLOAD_PARAMETER = '3';
+const REPLY_NAME_START = '{"event":"'.length;
 
 interface ParameterMetadata {
   index: number;
@@ -186,14 +187,26 @@ export class Dispatcher {
     }
     connection.begin();
     if (route.inOrder) connection.inbox ??= [];
-    result
-      .then((value: unknown) => this.reply(connection, message, value))
-      .catch((error: unknown) => this.fail(connection, message, error))
-      .finally(() => {
-        connection.end(performance.now());
-        if (route.inOrder) this.goOn(connection);
-      });
+    result.then(
+      (value: unknown) => {
+        try {
+          this.reply(connection, message, value);
+        } catch (error) {
+          this.fail(connection, message, error);
+        }
+        this.done(connection, route);
+      },
+      (error: unknown) => {
+        this.fail(connection, message, error);
+        this.done(connection, route);
+      },
+    );
     return route.inOrder;
+  }
+
+  private done(connection: Connection, route: Route): void {
+    connection.end(performance.now());
+    if (route.inOrder) this.goOn(connection);
   }
 
   /** What came while an in-order message was under way, until the next one of that kind. */
@@ -213,12 +226,15 @@ export class Dispatcher {
   private reply(connection: Connection, message: ClientMessage | string, value: unknown): void {
     if (!isReply(value)) return;
     const ref = refOf(message);
-    if (ref === undefined) {
-      if (value.event !== 'ack') connection.sendText(JSON.stringify(value));
-      return;
-    }
-    const { event, ...fields } = value;
-    connection.sendText(JSON.stringify({ event, ref, ...fields }));
+    if (ref === undefined && value.event === 'ack') return;
+    const text = JSON.stringify(value);
+    // The event's name comes first in every reply; the ref follows it.
+    const nameEnd = REPLY_NAME_START + value.event.length + 1;
+    connection.sendText(
+      ref === undefined
+        ? text
+        : `${text.slice(0, nameEnd)},"ref":${JSON.stringify(ref)}${text.slice(nameEnd)}`,
+    );
   }
 
   private fail(connection: Connection, message: ClientMessage | string, error: unknown): void {

@@ -6,8 +6,10 @@ import { channelOf, Requires, WsAuthGuard } from '../auth/ws-auth.guard.js';
 import type { ResumePoint, ResumeRequest } from '../connections/connections.service.js';
 import { ConnectionsService } from '../connections/connections.service.js';
 import { HistoryService } from '../connections/history.service.js';
+import type { ClientPublication } from '../connections/publisher.service.js';
 import { PublisherService } from '../connections/publisher.service.js';
 import { RoomsService } from '../connections/rooms.service.js';
+import type { Publication } from '../core/broker.js';
 import { Connection } from '../core/connection.js';
 import { chatBody, textBody } from '../core/event-body.js';
 import { ProtocolError } from '../protocol/errors.js';
@@ -187,31 +189,33 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     address: { room?: string; direct?: true },
     exclude?: string,
   ): Promise<AckReply> {
-    const from = connection.userId;
-    const named = messageId === undefined ? {} : { messageId };
+    const { id: connectionId, userId: from } = connection;
     const tsMs = Date.now();
     const name = event ?? 'chat';
-    const publication = {
+    const { room, direct } = address;
+    const publication: Publication = {
       channel,
-      body: chatBody({ event: name, from, content, ...address, ...named }, tsMs),
-      ...(exclude === undefined ? {} : { exclude }),
-      ...(named.messageId === undefined ? {} : { idempotency: { scope: from, key: named.messageId } }),
+      body: chatBody({ event: name, from, content, room, direct, messageId }, tsMs),
+      exclude,
+      idempotency: messageId === undefined ? undefined : { scope: from, key: messageId },
     };
-    const published = this.publisher.publishFromClient(publication, {
+    const message: ClientPublication = {
       user: from,
-      connection: connection.id,
+      connection: connectionId,
       event: name,
       content: () => jsonText(content),
       messageId,
       tsMs,
-    });
-    connection.publishing(channel, published);
-    const { position, duplicate } = await published;
-    return {
-      event: 'ack',
-      ...(position === null ? {} : { id: position.id }),
-      ...(duplicate ? { duplicate: true as const } : {}),
     };
+    let id: number | null = null;
+    connection.publishing(channel);
+    try {
+      const { position, duplicate } = await this.publisher.publishFromClient(publication, message);
+      id = position?.id ?? null;
+      return { event: 'ack', id: position?.id, duplicate: duplicate || undefined };
+    } finally {
+      connection.published(channel, id);
+    }
   }
 }
 

@@ -64,8 +64,8 @@ export interface PresenceReply {
 export interface AckReply {
   event: 'ack';
   /** Absent on an ephemeral channel. */
-  id?: number;
-  duplicate?: true;
+  id?: number | undefined;
+  duplicate?: true | undefined;
 }
 
 export interface PongReply {

@@ -215,6 +215,6 @@ if type(added) == 'table' and added.err then return redis.error_reply(added.err)
 redis.call('PEXPIRE', log_key, history_ttl * 1000)
 redis.call('SET', meta_key, id .. ' ' .. epoch, 'PX', math.max(META_TTL_MIN_MS, META_TTL_FACTOR * history_ttl * 1000))
 redis.call('SET', life_key, life .. ' ' .. replid .. ' ' .. seq)
-redis.call(announce, base .. ':bus', '1 ' .. seq .. ' ' .. id .. ' ' .. epoch .. ' \n' .. body)
+redis.call(announce, base .. ':bus', '1 ' .. seq .. ' ' .. id .. ' ' .. epoch .. ' ' .. #body .. ' \n' .. body)
 if idempotency_key then redis.call('SET', idempotency_key, id .. ' ' .. epoch, 'PX', idempotency_ttl * 1000) end
 return { id, epoch, 0 }

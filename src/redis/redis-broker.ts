@@ -14,7 +14,8 @@ import type { ChannelRules } from '../core/channel-rules.js';
 import { continues } from '../core/position.js';
 import type { Telemetry } from '../core/telemetry.js';
 import type { Position } from '../protocol/messages.js';
-import { readBusMessage } from './bus-message.js';
+import { BROADCAST } from '../protocol/names.js';
+import { BusReader } from './bus-message.js';
 import { RedisCalls } from './redis-calls.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
@@ -292,14 +293,21 @@ export class RedisBroker extends Broker {
       this.onOwnMessage(bus, message);
       return;
     }
-    const read = readBusMessage(target.channel, message);
-    if (read === null) {
-      this.telemetry.busMessageDropped('malformed');
-      return;
-    }
-    const { position } = read.event;
-    if (position !== null) this.lives.note(target.partition, position.epoch, read.seq);
-    this.sink?.onEvent(read.event);
+    this.readEvents(target.channel, target.partition, message);
+  }
+
+  private readEvents(channel: string, partition: number, message: Buffer): void {
+    const reader = new BusReader(channel, message);
+    do {
+      const read = reader.next();
+      if (read === null) {
+        this.telemetry.busMessageDropped('malformed');
+        return;
+      }
+      const { position } = read.event;
+      if (position !== null) this.lives.note(partition, position.epoch, read.seq);
+      this.sink?.onEvent(read.event);
+    } while (!reader.isDone);
   }
 
   private onOwnMessage(bus: string, message: Buffer): void {
@@ -308,9 +316,7 @@ export class RedisBroker extends Broker {
     } else if (bus === this.keys.control) {
       this.onControlMessage(message.toString('utf8'));
     } else if (bus.endsWith(':notices')) {
-      const read = readBusMessage('broadcast', message);
-      if (read === null) this.telemetry.busMessageDropped('malformed');
-      else this.sink?.onEvent(read.event);
+      this.readEvents(BROADCAST, partitionOf(BROADCAST), message);
     }
   }
 

@@ -116,13 +116,9 @@ export class RedisPublisher {
     keys: string[],
     args: (string | number)[],
   ): void {
-    const partition = partitionOf(channel);
-    const base = this.keys.channel(partition, channel);
-    const durable = this.rules.isDurable(channel);
-    const meta = `${base}:meta`;
-    const key = durable && idempotency !== undefined ? `${base}:idem:${digest(idempotency)}` : null;
-    keys.push(this.keys.life(partition), meta, `${base}:log`, key ?? meta);
-    args.push(`${base}:bus`, durable ? (key === null ? 'd' : 'k') : 'e', exclude, body);
+    const durable = this.rules.isDurable(channel) ? 'd' : 'e';
+    keys.push(this.keys.channel(partitionOf(channel), channel));
+    args.push(durable === 'd' && idempotency ? `k${digest(idempotency)}` : durable, exclude, body);
   }
 
   private settle({ publication, resolve, reject }: Pending, answer: string): void {

@@ -93,17 +93,45 @@ describe('a Redis broker', () => {
     });
   });
 
+  it('brings what one turn publishes to a channel in one message', async () => {
+    const { here, there } = await start();
+    const [channel, other] = [fresh('room:a'), fresh('room:b')];
+    const listener = server.commands.duplicate();
+    try {
+      const heard: string[] = [];
+      listener.on('message', (bus: string) => heard.push(bus));
+      await listener.subscribe(there.keys.bus(channel), there.keys.bus(other));
+      for (const name of [channel, other]) await there.broker.subscribe(name);
+      const published = await Promise.all(
+        [channel, other, channel, channel, other].map((name) =>
+          here.broker.publish({ channel: name, body: body(name) }),
+        ),
+      );
+      expect(published.map(({ position }) => position?.id)).toEqual([1, 1, 2, 3, 2]);
+      await there.sink.received(channel, 3);
+      await there.sink.received(other, 2);
+      expect(there.sink.ids(channel)).toEqual([1, 2, 3]);
+      expect(there.sink.ids(other)).toEqual([1, 2]);
+      await publishMany(here.broker, channel, 1);
+      const buses = [there.keys.bus(channel), there.keys.bus(other), there.keys.bus(channel)];
+      await eventually(() => expect(heard).toHaveLength(buses.length));
+      expect(heard).toEqual(buses);
+    } finally {
+      listener.disconnect();
+    }
+  });
+
   it.each([
     ['nothing', ''],
     ['noise', '\u0000\u00ff\u0001'],
     ['JSON', '{"event":"chat","content":1}'],
-    ['a header alone', '1 1 9 e.1 '],
-    ['another version', '2 1 9 e.1 \n{"event":"chat"'],
-    ['an id that is no number', '1 1 x e.1 \n{"event":"chat"'],
-    ['a negative id', '1 1 -1 e.1 \n{"event":"chat"'],
-    ['another body', '1 0 0 - \nhello'],
-    ['an array as body', '1 0 0 - \n[{"event":"chat"'],
-    ['a long header', `1 0 0 - user:${'x'.repeat(2_000)}\n{"event":"chat"`],
+    ['a header alone', '1 1 9 e.1 15 '],
+    ['another version', '2 1 9 e.1 15 \n{"event":"chat"'],
+    ['an id that is no number', '1 1 x e.1 15 \n{"event":"chat"'],
+    ['a negative id', '1 1 -1 e.1 15 \n{"event":"chat"'],
+    ['another body', '1 0 0 - 5 \nhello'],
+    ['an array as body', '1 0 0 - 16 \n[{"event":"chat"'],
+    ['a long header', `1 0 0 - 15 user:${'x'.repeat(2_000)}\n{"event":"chat"`],
     ['ten megabytes', 'x'.repeat(10_000_000)],
   ])('drops and counts what others say on its bus: %s', async (_what, garbage) => {
     const { here, there } = await start();

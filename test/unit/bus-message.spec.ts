@@ -1,13 +1,31 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isUserId } from '../../src/protocol/names.js';
-import { readBusMessage } from '../../src/redis/bus-message.js';
+import type { BusMessage } from '../../src/redis/bus-message.js';
+import { BusReader } from '../../src/redis/bus-message.js';
 
 const BODY = '{"event":"chat","content":1';
 
 /** As the publishing script writes it. */
 function written(seq: number, id: number, epoch: string, exclude: string, body: string): Buffer {
-  return Buffer.from(`1 ${seq} ${id} ${epoch} ${exclude}\n${body}`, 'utf8');
+  return Buffer.from(`1 ${seq} ${id} ${epoch} ${Buffer.byteLength(body)} ${exclude}\n${body}`, 'utf8');
+}
+
+/** All that a piece brings; null where there is something in it that no gateway wrote. */
+function readAll(channel: string, piece: Buffer): BusMessage[] | null {
+  const reader = new BusReader(channel, piece);
+  const messages: BusMessage[] = [];
+  do {
+    const message = reader.next();
+    if (message === null) return null;
+    messages.push(message);
+  } while (!reader.isDone);
+  return messages;
+}
+
+function readBusMessage(channel: string, piece: Buffer): BusMessage | null {
+  const messages = readAll(channel, piece);
+  return messages?.length === 1 ? (messages[0] ?? null) : null;
 }
 
 const read = (text: string | Buffer) => readBusMessage('room:a', Buffer.from(text));
@@ -66,6 +84,28 @@ describe('a bus message', () => {
     );
   });
 
+  it('brings several events in one piece, in order', () => {
+    const exclude = 'user:日本';
+    const piece = Buffer.concat([
+      written(1, 1, 'e.1', '', BODY),
+      written(0, 0, '-', exclude, `${BODY}\n"ä"`),
+      written(2, 2, 'e.1', '', BODY),
+    ]);
+    const messages = readAll('room:a', piece) ?? [];
+    expect(messages.map(({ event, seq }) => [seq, event.position?.id, event.exclude])).toEqual([
+      [1, 1, ''],
+      [0, undefined, exclude],
+      [2, 2, ''],
+    ]);
+    expect(messages.map(({ event }) => event.body.toString())).toEqual([BODY, `${BODY}\n"ä"`, BODY]);
+  });
+
+  it('hands on the events before what is none of ours', () => {
+    const reader = new BusReader('room:a', Buffer.concat([written(1, 1, 'e.1', '', BODY), Buffer.from('x')]));
+    expect(reader.next()?.seq).toBe(1);
+    expect([reader.isDone, reader.next()]).toEqual([false, null]);
+  });
+
   it('can exclude the longest user id there is', () => {
     const exclude = `user:${'😀'.repeat(128)}`;
     expect(readBusMessage('room:a', written(1, 1, 'x'.repeat(64), exclude, BODY))?.event.exclude).toBe(
@@ -81,24 +121,32 @@ describe('a bus message', () => {
   it.each([
     ['nothing', ''],
     ['no header', BODY],
-    ['no line feed', '1 1 1 e.1 '],
+    ['no line feed', '1 1 1 e.1 27 '],
     ['an empty header', `\n${BODY}`],
-    ['another version', `2 1 1 e.1 \n${BODY}`],
-    ['a version that begins alike', `11 1 1 e.1 \n${BODY}`],
-    ['a space before it', ` 1 1 1 e.1 \n${BODY}`],
-    ['a negative number', `1 -1 1 e.1 \n${BODY}`],
-    ['a negative id', `1 1 -1 e.1 \n${BODY}`],
-    ['an id with a fraction', `1 1 1.5 e.1 \n${BODY}`],
-    ['an id in another notation', `1 1 1e3 e.1 \n${BODY}`],
-    ['an id of too many digits', `1 1 ${'9'.repeat(17)} e.1 \n${BODY}`],
-    ['digits of another script', `1 1 ٣ e.1 \n${BODY}`],
-    ['no epoch', `1 1 1 \n${BODY}`],
-    ['a header that is too long', `1 1 1 e.1 user:${'x'.repeat(1_100)}\n${BODY}`],
-    ['no body', '1 1 1 e.1 \n'],
-    ['a body that is a list', '1 1 1 e.1 \n["event"'],
-    ['a body that is another object', '1 1 1 e.1 \n{"type":"ping"'],
-    ['a body that begins with a space', `1 1 1 e.1 \n ${BODY}`],
-    ['a body that is cut in its first key', '1 1 1 e.1 \n{"event":'],
+    ['another version', `2 1 1 e.1 27 \n${BODY}`],
+    ['a version that begins alike', `11 1 1 e.1 27 \n${BODY}`],
+    ['a space before it', ` 1 1 1 e.1 27 \n${BODY}`],
+    ['a negative number', `1 -1 1 e.1 27 \n${BODY}`],
+    ['a negative id', `1 1 -1 e.1 27 \n${BODY}`],
+    ['an id with a fraction', `1 1 1.5 e.1 27 \n${BODY}`],
+    ['an id in another notation', `1 1 1e3 e.1 27 \n${BODY}`],
+    ['an id of too many digits', `1 1 ${'9'.repeat(17)} e.1 27 \n${BODY}`],
+    ['digits of another script', `1 1 ٣ e.1 27 \n${BODY}`],
+    ['no epoch', `1 1 1  27 \n${BODY}`],
+    ['an epoch that is too long', `1 1 1 ${'e'.repeat(65)} 27 \n${BODY}`],
+    ['an epoch with a line feed', `1 1 1 e\n1 27 \n${BODY}`],
+    ['no length', `1 1 1 e.1 \n${BODY}`],
+    ['no space after the length', `1 1 1 e.1 27\n${BODY}`],
+    ['a negative length', `1 1 1 e.1 -27 \n${BODY}`],
+    ['a length beyond its end', `1 1 1 e.1 28 \n${BODY}`],
+    ['more than its length', `1 1 1 e.1 26 \n${BODY}`],
+    ['a length of nothing', `1 1 1 e.1 0 \n${BODY}`],
+    ['a header that is too long', `1 1 1 e.1 27 user:${'x'.repeat(1_100)}\n${BODY}`],
+    ['no body', '1 1 1 e.1 27 \n'],
+    ['a body that is a list', '1 1 1 e.1 8 \n["event"'],
+    ['a body that is another object', '1 1 1 e.1 14 \n{"type":"ping"'],
+    ['a body that begins with a space', `1 1 1 e.1 28 \n ${BODY}`],
+    ['a body that is cut in its first key', '1 1 1 e.1 9 \n{"event":'],
   ])('is none of ours with %s', (_what, text) => {
     expect(read(text)).toBeNull();
   });
@@ -113,7 +161,7 @@ describe('a bus message', () => {
     const header = fc.string({ unit: fc.constantFrom(...Array.from('1 0-.e\n{}":nv')), maxLength: 40 });
     fc.assert(
       fc.property(header, (text) => {
-        const message = read(`${text}\n${BODY}`);
+        const message = read(`${text}${BODY.length} \n${BODY}`);
         if (message === null) return;
         expect(`1 ${message.seq} ${message.event.position?.id ?? 0} `).toMatch(/^1 \d+ \d+ $/);
         expect(message.event.body.toString()).toMatch(/^\{"event":"/);
@@ -123,6 +171,6 @@ describe('a bus message', () => {
   });
 
   it('that is very long is refused', () => {
-    expect(read('1 1 1 e.1 '.repeat(1_000_000))).toBeNull();
+    expect(read('1 1 1 e.1 27 '.repeat(1_000_000))).toBeNull();
   });
 });

@@ -23,7 +23,7 @@ local function notify(tag, scope, user, present, announce)
     bus = tag .. ':' .. scope .. ':bus'
   end
   local exclude = scope == 'cluster' and ('user:' .. user) or ''
-  redis.call(announce, bus, '1 0 0 - ' .. exclude .. '\\n' .. body)
+  redis.call(announce, bus, '1 0 0 - ' .. #body .. ' ' .. exclude .. '\\n' .. body)
 end
 
 -- Counts that follow the number of open connections of a user in a scope.

@@ -1,58 +1,101 @@
-import { LIFE_FUNCTIONS, Script } from './script.js';
+import { Script } from './script.js';
 
 /**
- * Numbers, stores and announces a batch of publications, each in one atomic step.
+ * Numbers, stores and announces a batch of publications in one atomic step. What several of them have in common is
+ * read and written once: the life of a partition, the numbering of a channel, and its bus, which carries them together.
  *
- * KEYS, four for each publication: life, meta, log, idempotency (the meta key again where there is none).
+ * KEYS: the start of the keys of its channel, for each publication; all of one slot in a cluster.
  * ARGV: the publish command, history size, log TTL in ms, meta TTL in ms, idempotency TTL in ms; then for each
- * publication its bus, kind (`d` durable, `k` durable with idempotency, `e` ephemeral), exclude and body.
+ * publication its kind (`e` ephemeral, `d` durable, `k<digest>` durable with an idempotency key), exclude and body.
  * Answers for each `<id> <epoch> <duplicate 0|1> <seq>`, `FENCED` (nothing was written) or `ERROR <text>`.
  */
-export const publishScript = new Script(`${LIFE_FUNCTIONS}
+export const publishScript = new Script(`
+local call = redis.call
+local replid = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
 local announce, size, log_ttl, meta_ttl, idem_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local now = redis.call('TIME')
+local now = call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
-local lives = {}
-local answers = {}
+local lives, channels, answers = {}, {}, {}
 
-local function publish(k, a)
-  local bus, kind, exclude, body = ARGV[a], ARGV[a + 1], ARGV[a + 2], ARGV[a + 3]
-  if kind == 'e' then
-    redis.call(announce, bus, '1 0 0 - ' .. exclude .. '\\n' .. body)
-    return '0 - 0 0'
-  end
-  if kind == 'k' then
-    local first = redis.call('GET', KEYS[k + 3])
-    if first then return first .. ' 1 0' end
-  end
-  local life = lives[KEYS[k]]
-  if not life then
-    local name, fence, seq = read_life(KEYS[k])
-    if fence ~= replid then return 'FENCED' end
-    life = { name = name, seq = seq }
-    lives[KEYS[k]] = life
-  end
-  local seq = life.seq + 1
-  local id, epoch = read_meta(KEYS[k + 1], life.name)
-  if not id then return 'ERROR ' .. epoch end
-  if id == 0 then
-    epoch = life.name .. '.' .. seq
-    redis.call('DEL', KEYS[k + 2])
-  end
-  id = id + 1
-  local added = redis.pcall('XADD', KEYS[k + 2], 'MAXLEN', '~', size, id .. '-0', 'x', exclude, 'b', body, 't', now)
-  if type(added) == 'table' and added.err then return 'ERROR ' .. added.err end
-  redis.call('PEXPIRE', KEYS[k + 2], log_ttl)
-  redis.call('SET', KEYS[k + 1], id .. ' ' .. epoch, 'PX', meta_ttl)
-  life.seq = seq
-  redis.call('SET', KEYS[k], life.name .. ' ' .. replid .. ' ' .. seq)
-  redis.call(announce, bus, '1 ' .. seq .. ' ' .. id .. ' ' .. epoch .. ' ' .. exclude .. '\\n' .. body)
-  if kind == 'k' then redis.call('SET', KEYS[k + 3], id .. ' ' .. epoch, 'PX', idem_ttl) end
-  return id .. ' ' .. epoch .. ' 0 ' .. seq
+-- The script asks for the fence itself: a connection can outlive the promotion of the server it leads to.
+local function life_of(tag)
+  if lives[tag] then return lives[tag] end
+  local name, fence, seq = string.match(call('GET', tag .. ':life') or '', '^(%S+) (%S+) (%d+)$')
+  lives[tag] = { tag = tag, name = name, fenced = fence ~= replid, seq = tonumber(seq) }
+  return lives[tag]
 end
 
-for i = 0, #KEYS / 4 - 1 do
-  answers[i + 1] = publish(i * 4 + 1, i * 4 + 6)
+-- The id and epoch of the channel's last event; id 0 where it was never written in this life.
+local function read_numbering(channel)
+  local life = life_of(string.match(channel.base, '^[^}]+}'))
+  channel.life = life
+  if life.fenced then return end
+  local value = redis.pcall('GET', channel.base .. ':meta')
+  if type(value) == 'table' and value.err then
+    channel.err = value.err
+    return
+  end
+  local id, epoch = string.match(value or '', '^(%d+) (%S+)$')
+  if id and string.sub(epoch, 1, #life.name + 1) == life.name .. '.' then
+    channel.id, channel.epoch = tonumber(id), epoch
+  else
+    channel.id = 0
+  end
+end
+
+local function collect(channel, seq, id, epoch, exclude, body)
+  local records = channel.records
+  records[#records + 1] = '1 ' .. seq .. ' ' .. id .. ' ' .. epoch .. ' ' .. #body .. ' ' .. exclude .. '\\n' .. body
+end
+
+local function publish(base, kind, exclude, body)
+  local channel = channels[base]
+  if not channel then
+    channel = { base = base, records = {} }
+    channels[base] = channel
+    channels[#channels + 1] = channel
+  end
+  if kind == 'e' then
+    collect(channel, 0, 0, '-', exclude, body)
+    return '0 - 0 0'
+  end
+  local idempotency = kind ~= 'd' and base .. ':idem:' .. string.sub(kind, 2)
+  if idempotency then
+    local first = call('GET', idempotency)
+    if first then return first .. ' 1 0' end
+  end
+  if not channel.life then read_numbering(channel) end
+  local life = channel.life
+  if life.fenced then return 'FENCED' end
+  if channel.err then return 'ERROR ' .. channel.err end
+  local seq, id = life.seq + 1, channel.id + 1
+  if id == 1 then
+    channel.epoch = life.name .. '.' .. seq
+    call('DEL', base .. ':log')
+  end
+  local added = redis.pcall('XADD', base .. ':log', 'MAXLEN', '~', size, id .. '-0', 'x', exclude, 'b', body, 't', now)
+  if type(added) == 'table' and added.err then return 'ERROR ' .. added.err end
+  life.seq, life.written = seq, true
+  channel.id, channel.written = id, true
+  collect(channel, seq, id, channel.epoch, exclude, body)
+  local answer = id .. ' ' .. channel.epoch
+  if idempotency then call('SET', idempotency, answer, 'PX', idem_ttl) end
+  return answer .. ' 0 ' .. seq
+end
+
+for i = 1, #KEYS do
+  local a = 3 * i + 3
+  answers[i] = publish(KEYS[i], ARGV[a], ARGV[a + 1], ARGV[a + 2])
+end
+for _, life in pairs(lives) do
+  if life.written then call('SET', life.tag .. ':life', life.name .. ' ' .. replid .. ' ' .. life.seq) end
+end
+for _, channel in ipairs(channels) do
+  if channel.written then
+    call('PEXPIRE', channel.base .. ':log', log_ttl)
+    call('SET', channel.base .. ':meta', channel.id .. ' ' .. channel.epoch, 'PX', meta_ttl)
+  end
+  if #channel.records > 0 then call(announce, channel.base .. ':bus', table.concat(channel.records)) end
 end
 return answers
 `);

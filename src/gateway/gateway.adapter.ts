@@ -14,6 +14,7 @@ import { TokenBucket } from '../core/token-bucket.js';
 import { Turn } from '../core/turn.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import { ProtocolError } from '../protocol/errors.js';
+import { DirectWrites } from './direct-writes.js';
 import { Dispatcher } from './dispatch.js';
 import { ErrorFilter } from './error.filter.js';
 import type { Admission } from './upgrade.js';
@@ -58,6 +59,7 @@ export class GatewayAdapter extends WsAdapter {
   private readonly errors: ErrorFilter;
   private readonly telemetry: Telemetry;
   private readonly turn: Turn;
+  private readonly direct: DirectWrites | null;
   private readonly disconnected = new WeakMap<Connection, () => void>();
   private server: WebSocketServer | null = null;
 
@@ -69,6 +71,7 @@ export class GatewayAdapter extends WsAdapter {
     this.errors = app.get(ErrorFilter);
     this.telemetry = app.get(Telemetry);
     this.turn = app.get(Turn);
+    this.direct = app.get<DirectWrites, DirectWrites | null>(DirectWrites);
   }
 
   override create(): GatewayServer {
@@ -136,7 +139,7 @@ export class GatewayAdapter extends WsAdapter {
   /** Separate from the upgrade: a closure in there would keep the request for as long as the connection lives. */
   private connect(ws: WebSocket, socket: Duplex, { identity, address, plainText, resume }: Admission): void {
     const nowMs = performance.now();
-    const transport = new WsTransport(ws, socket);
+    const transport = new WsTransport(ws, socket, this.direct);
     const limits = { slowConsumerBytes: this.settings.SLOW_CONSUMER_BYTES };
     const connection = new Connection(
       randomUUID(),

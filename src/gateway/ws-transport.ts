@@ -1,30 +1,52 @@
 import type { Duplex } from 'node:stream';
 import type { WebSocket } from 'ws';
 import type { Transport } from '../core/transport.js';
+import type { DirectWriter, DirectWrites } from './direct-writes.js';
+
+/** Up to so many bytes, several pieces are copied into one rather than written one by one. */
+const MAX_JOINED_BYTES = 65_536;
 
 /**
  * A ws WebSocket and the socket below it. Frames are complete and go to the socket as they are, which is safe between
  * ws's own: it writes control frames in one piece, and no messages of ours go through it.
  */
-export class WsTransport implements Transport {
+export class WsTransport implements Transport, DirectWriter {
   readonly deflate: boolean;
+  /** Null where the socket is written to as a stream. */
+  private readonly handle: ReturnType<DirectWrites['handleOf']>;
+  /** Written directly, and not taken by the kernel yet. */
+  private directBytes = 0;
 
   constructor(
     private readonly ws: WebSocket,
     private readonly socket: Duplex,
+    private readonly direct: DirectWrites | null,
   ) {
     this.deflate = ws.extensions.includes('permessage-deflate');
+    this.handle = direct?.handleOf(socket) ?? null;
   }
 
   get queuedBytes(): number {
-    return this.socket.writableLength;
+    return this.socket.writableLength + this.directBytes;
   }
 
   write(frames: Buffer): void {
-    if (this.socket.writable) this.socket.write(frames);
+    if (!this.socket.writable) return;
+    // Nothing may overtake what waits, and a stream knows best how to wait.
+    if (this.handle === null || this.direct === null || this.queuedBytes > 0) {
+      this.socket.write(frames);
+      return;
+    }
+    const queued = this.direct.write(this.handle, frames, this);
+    if (queued < 0) this.socket.write(frames);
+    else this.directBytes += queued;
   }
 
   writeAll(pieces: readonly Buffer[]): void {
+    if (this.handle !== null && total(pieces) <= MAX_JOINED_BYTES) {
+      this.write(Buffer.concat(pieces));
+      return;
+    }
     if (!this.socket.writable) return;
     this.socket.cork();
     for (const piece of pieces) this.socket.write(piece);
@@ -45,4 +67,15 @@ export class WsTransport implements Transport {
   terminate(): void {
     this.ws.terminate();
   }
+
+  onTaken(bytes: number, status: number): void {
+    this.directBytes -= bytes;
+    if (status < 0) this.socket.destroy();
+  }
+}
+
+function total(pieces: readonly Buffer[]): number {
+  let bytes = 0;
+  for (const piece of pieces) bytes += piece.length;
+  return bytes;
 }

@@ -1,0 +1,92 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { mkdirSync, readdirSync, statSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { tracked } from '../test/support/child.js';
+
+const sources = fileURLToPath(new URL('load/', import.meta.url));
+const folder = fileURLToPath(new URL('build/', import.meta.url));
+const program = `${folder}load`;
+
+/** What lies between two readings: seconds of wall clock and of CPU. */
+export interface Span {
+  readonly seconds: number;
+  readonly sent: number;
+  readonly delivered: number;
+  readonly serverCpuSeconds: number;
+  readonly redisCpuSeconds: number;
+  readonly loadCpuSeconds: number;
+}
+
+/** What the load program prints. */
+export interface Outcome {
+  readonly connecting: Span;
+  readonly measured?: Span;
+  readonly missing?: number;
+  readonly resumed?: number;
+  readonly unrecovered?: number;
+  readonly rssBeforeBytes: number;
+  readonly rssAfterBytes: number;
+  readonly latency: { readonly samples: number; readonly p50Us: number; readonly p99Us: number };
+  readonly connected: number;
+  readonly refused: number;
+  readonly closed: number;
+  readonly errors: number;
+  readonly stalls: number;
+  readonly otherFrames: number;
+  readonly latestUs: number;
+  readonly why: string;
+}
+
+export type LoadOptions = Readonly<Record<string, string | number>>;
+
+/** Compiles `load/*.c` where they are newer than the program. */
+export function buildLoadProgram(): void {
+  const names = readdirSync(sources);
+  const newest = Math.max(...names.map((name) => statSync(sources + name).mtimeMs));
+  const built = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (built >= newest) return;
+  mkdirSync(folder, { recursive: true });
+  const files = names.filter((name) => name.endsWith('.c')).map((name) => sources + name);
+  const { error, status, stderr } = spawnSync(
+    'cc',
+    ['-O2', '-std=gnu11', '-Wall', '-Wextra', '-o', program, ...files],
+    { encoding: 'utf8' },
+  );
+  if (error !== undefined)
+    throw new Error('The benchmark needs a C compiler: apt-get install gcc libc6-dev, or the like.');
+  if (status !== 0) throw new Error(`cc has failed:\n${stderr}`);
+}
+
+/** Runs it to its end. `beforeStorm` is called when it waits to be let go, which only `--mode resume` does. */
+export async function runLoad(
+  options: LoadOptions,
+  limitMs: number,
+  beforeStorm: () => Promise<void> = async () => undefined,
+): Promise<Outcome> {
+  const argv = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const child = spawn(program, argv, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const output = collect(child, beforeStorm);
+  const timer = setTimeout(() => child.kill('SIGKILL'), limitMs);
+  const { code, signal } = await tracked(child);
+  clearTimeout(timer);
+  if (signal === 'SIGKILL') throw new Error(`the load program was not done within ${limitMs / 1000} s`);
+  if (code !== 0) throw new Error(`the load program ended with ${code ?? signal}: ${output.stderr}`);
+  return JSON.parse(output.stdout) as Outcome;
+}
+
+function collect(child: ChildProcess, beforeStorm: () => Promise<void>): { stdout: string; stderr: string } {
+  const output = { stdout: '', stderr: '' };
+  child.stdout?.on('data', (chunk: Buffer) => (output.stdout += chunk.toString()));
+  child.stderr?.on('data', (chunk: Buffer) => {
+    output.stderr += chunk.toString();
+    if (chunk.toString() !== 'ready\n') return;
+    beforeStorm().then(
+      () => child.stdin?.write('go\n'),
+      (error: unknown) => {
+        output.stderr += String(error);
+        child.stdin?.end();
+      },
+    );
+  });
+  return output;
+}

@@ -1,0 +1,215 @@
+import type { Server } from './servers.js';
+import type { FigureName } from './figures.js';
+import type { LoadOptions } from './load-program.js';
+
+/** What a run's sizes are made from. */
+export interface Size {
+  readonly isQuick: boolean;
+  readonly seconds: number;
+  readonly warmupSeconds: number;
+  readonly settleSeconds: number;
+}
+
+/** One load, put on one server after the other. */
+export interface Point {
+  readonly name: string;
+  readonly load: LoadOptions;
+  readonly instances: number;
+  /** Where the point lies on the horizontal axis of the scenario's chart. */
+  readonly x?: number;
+}
+
+export interface Scenario {
+  readonly name: string;
+  readonly title: string;
+  readonly figures: readonly FigureName[];
+  /** Left out of `--quick` unless it is asked for. */
+  readonly isLong: boolean;
+  /** What the horizontal axis of its chart counts; bars where there is none. */
+  readonly axis?: string;
+  suits(server: Server): boolean;
+  points(size: Size): readonly Point[];
+}
+
+/** The twin with tokens differs in its handshakes alone. */
+const isNoTwin = (server: Server): boolean => server.name !== 'socketio-jwt';
+/** Of fixed rates: so many deliveries a second, however many members share them. */
+const DELIVERIES_PER_SECOND = 30_000;
+
+interface Sketch extends Omit<Scenario, 'isLong' | 'suits'> {
+  readonly isLong?: boolean;
+  suits?(server: Server): boolean;
+}
+
+const sketches: readonly Sketch[] = [
+  {
+    name: 'A',
+    title: 'One room of 1,000, a fixed 50 messages a second',
+    figures: ['cpuUsPerDelivery', 'redisCpuUsPerDelivery', 'p50Ms', 'p99Ms', 'loadCpuPercent'],
+    points: (size) => [
+      { name: 'A', instances: 1, load: rate(size, { connections: 1000, rooms: 1 }, 50, 20) },
+    ],
+  },
+  {
+    name: 'A-max',
+    title: 'One room of 1,000, closed loop of 64 messages',
+    figures: ['deliveriesPerSecond', 'cpuUsPerDelivery', 'loadCpuPercent'],
+    points: (size) => [
+      { name: 'A-max', instances: 1, load: closed(size, { connections: 1000, rooms: 1 }, 64, 50) },
+    ],
+  },
+  {
+    name: 'B',
+    title: '100 rooms of 10, one publisher in each, closed loop of 4 messages',
+    figures: ['messagesPerSecond', 'cpuUsPerMessage', 'redisCpuUsPerMessage', 'p99Ms', 'loadCpuPercent'],
+    points: (size) => [
+      { name: 'B', instances: 1, load: closed(size, { connections: 1000, rooms: 100 }, 4, 50) },
+    ],
+  },
+  {
+    name: 'C',
+    title: 'Two instances, half of a room of 200 on each, 50 messages a second',
+    figures: ['p50Ms', 'p99Ms', 'cpuUsPerDelivery', 'loadCpuPercent'],
+    points: (size) => [{ name: 'C', instances: 2, load: rate(size, { connections: 200, rooms: 1 }, 50, 1) }],
+  },
+  {
+    name: 'D',
+    title: 'Idle connections, one room each',
+    figures: ['rssBytesPerConnection', 'connectsPerSecond'],
+    points: (size) => {
+      const connections = size.isQuick ? 2_000 : 10_000;
+      return [
+        {
+          name: 'D',
+          instances: 1,
+          load: {
+            mode: 'idle',
+            connections,
+            rooms: connections / 10,
+            'warmup-connections': 500,
+            'settle-seconds': size.settleSeconds,
+          },
+        },
+      ];
+    },
+  },
+  {
+    name: 'E',
+    title: '200 rooms of one, closed loop of 4 messages',
+    figures: ['messagesPerSecond', 'cpuUsPerMessage', 'redisCpuUsPerMessage', 'p99Ms', 'loadCpuPercent'],
+    points: (size) => [
+      { name: 'E', instances: 1, load: closed(size, { connections: 200, rooms: 200 }, 4, 10) },
+    ],
+  },
+  {
+    name: 'F',
+    title: 'Handshakes, 64 at a time: connect and join one room',
+    figures: ['connectsPerSecond', 'cpuUsPerConnect', 'loadCpuPercent'],
+    suits: () => true,
+    points: (size) => {
+      const connections = size.isQuick ? 1_000 : 5_000;
+      return [
+        {
+          name: 'F',
+          instances: 1,
+          load: { mode: 'connect', connections, rooms: connections / 10, 'warmup-connections': 1_000 },
+        },
+      ];
+    },
+  },
+  {
+    name: 'G',
+    title: 'Resume storm: everybody comes back at once, 100 events behind',
+    figures: [
+      'resumeSeconds',
+      'resumesPerSecond',
+      'cpuUsPerResume',
+      'loopDelayP99Ms',
+      'redisCallsPerResume',
+      'loadCpuPercent',
+    ],
+    suits: (server) => server.isDurable,
+    points: (size) => {
+      const rooms = size.isQuick ? 50 : 200;
+      return [
+        {
+          name: 'G',
+          instances: 1,
+          // The publisher of each room stays; the ten others come back.
+          load: {
+            mode: 'resume',
+            connections: rooms * 11,
+            rooms,
+            'behind-events': 100,
+            'handshakes-at-once': 500,
+          },
+        },
+      ];
+    },
+  },
+  {
+    name: 'H',
+    title: 'Members of one room, 30,000 deliveries a second shared by them',
+    figures: ['cpuUsPerDelivery', 'p99Ms', 'loadCpuPercent'],
+    isLong: true,
+    axis: 'members',
+    points: (size) =>
+      (size.isQuick ? [100, 1_000, 3_000] : [100, 300, 1_000, 3_000, 10_000]).map((members) => ({
+        name: `H ${members}`,
+        x: members,
+        instances: 1,
+        load: rate(
+          size,
+          { connections: members, rooms: 1 },
+          DELIVERIES_PER_SECOND / members,
+          Math.ceil(members / 50),
+        ),
+      })),
+  },
+  {
+    name: 'rooms',
+    title: 'Rooms of one, 1,000 messages a second shared by them',
+    figures: ['cpuUsPerMessage', 'p99Ms', 'loadCpuPercent'],
+    isLong: true,
+    axis: 'rooms',
+    points: (size) =>
+      (size.isQuick ? [10, 100, 1_000] : [10, 100, 1_000, 10_000]).map((rooms) => ({
+        name: `rooms ${rooms}`,
+        x: rooms,
+        instances: 1,
+        load: rate(size, { connections: rooms, rooms }, 1_000, 1),
+      })),
+  },
+  {
+    name: 'instances',
+    title: 'Instances that share one room of 1,000, 30 messages a second',
+    figures: ['cpuUsPerDelivery', 'redisCpuUsPerDelivery', 'p99Ms', 'loadCpuPercent'],
+    isLong: true,
+    axis: 'instances',
+    points: (size) =>
+      [1, 2, 3, 4].map((instances) => ({
+        name: `instances ${instances}`,
+        x: instances,
+        instances,
+        load: rate(size, { connections: 1000, rooms: 1 }, 30, 20),
+      })),
+  },
+];
+
+export const scenarios: readonly Scenario[] = sketches.map((sketch) => ({
+  ...sketch,
+  isLong: sketch.isLong ?? false,
+  suits: sketch.suits ?? isNoTwin,
+}));
+
+function rate(size: Size, place: LoadOptions, perSecond: number, sampleEvery: number): LoadOptions {
+  return { mode: 'rate', ...place, rate: perSecond, 'sample-every': sampleEvery, ...times(size) };
+}
+
+function closed(size: Size, place: LoadOptions, window: number, sampleEvery: number): LoadOptions {
+  return { mode: 'window', ...place, window, 'sample-every': sampleEvery, ...times(size) };
+}
+
+function times(size: Size): LoadOptions {
+  return { 'warmup-seconds': size.warmupSeconds, seconds: size.seconds };
+}

@@ -1,0 +1,118 @@
+import { fileURLToPath } from 'node:url';
+import { secret } from '../test/support/tokens.js';
+import type { Command } from './server-process.js';
+
+export type Dialect = 'fanfare' | 'plain' | 'nest' | 'socketio';
+
+/** A server under test. */
+export interface Server {
+  readonly name: string;
+  readonly title: string;
+  readonly dialect: Dialect;
+  readonly path: string;
+  readonly isFanfare: boolean;
+  readonly isDurable: boolean;
+  /** Its clients show a JWT. */
+  readonly hasTokens: boolean;
+  /** Much like another one; left out of `--quick` unless it is asked for. */
+  readonly isExtra: boolean;
+  command(node: string): Command;
+}
+
+export const METRICS_KEY = 'a-key-of-the-benchmark';
+const EXTRA: readonly string[] = ['socketio-streams', 'nest'];
+const SOCKETIO_PATH = '/socket.io/?EIO=4&transport=websocket';
+const root = fileURLToPath(new URL('../', import.meta.url));
+const peers = fileURLToPath(new URL('peers/', import.meta.url));
+
+/** Fanfare's settings in every variant; what is not named has its default for production. */
+const FANFARE = {
+  HOST: '127.0.0.1',
+  AUTH_MODE: 'required',
+  JWT_SECRET: secret,
+  RATE_LIMIT_PER_SECOND: '10000',
+  RATE_LIMIT_BURST: '10000',
+  ANNOUNCE_USERS: 'false',
+  ANNOUNCE_MEMBERS_MAX: '0',
+  API_KEYS: `${METRICS_KEY}:read`,
+  LOG_LEVEL: 'info',
+};
+
+/** What Fanfare is measured as: a name, and the settings that make the difference. */
+const VARIANTS: readonly {
+  name: string;
+  title: string;
+  isDurable: boolean;
+  environment: Readonly<Record<string, string>>;
+}[] = [
+  {
+    name: 'fanfare-ephemeral',
+    title: 'Fanfare, ephemeral',
+    isDurable: false,
+    environment: { EPHEMERAL_CHANNELS: '*' },
+  },
+  { name: 'fanfare-durable', title: 'Fanfare, durable', isDurable: true, environment: {} },
+];
+
+const fanfare: readonly Server[] = VARIANTS.map(({ name, title, isDurable, environment }) => ({
+  name,
+  title,
+  dialect: 'fanfare',
+  path: '/ws',
+  isFanfare: true,
+  isDurable,
+  hasTokens: true,
+  isExtra: false,
+  command: (node) => ({
+    program: node,
+    args: ['dist/main.js'],
+    cwd: root,
+    environment: { ...FANFARE, ...environment },
+    readyPath: '/health/ready',
+  }),
+}));
+
+/** The one that ratios are made against. */
+export const REFERENCE = 'socketio';
+
+const others: readonly Server[] = [
+  socketio(REFERENCE, 'Socket.IO, redis-adapter', { ADAPTER: 'redis' }),
+  socketio('socketio-jwt', 'Socket.IO, redis-adapter, JWT', { ADAPTER: 'redis', JWT_SECRET: secret }),
+  socketio('socketio-streams', 'Socket.IO, redis-streams-adapter', { ADAPTER: 'streams' }),
+  peer('nest', 'Nest WsAdapter, ValidationPipe', 'nest', '/', 'nest.js'),
+  peer('ws', 'ws and ioredis, plain loop', 'plain', '/', 'ws.js'),
+  peer('bun', 'Bun, native publish', 'plain', '/', 'bun.js', () => bunProgram()),
+];
+
+export const servers: readonly Server[] = [...fanfare, ...others];
+
+/** Bun's own program: what the package's install script would put in its place. */
+export function bunProgram(): string {
+  return `${peers}node_modules/@oven/bun-${process.platform}-${process.arch === 'arm64' ? 'aarch64' : process.arch}/bin/bun`;
+}
+
+function peer(
+  name: string,
+  title: string,
+  dialect: Dialect,
+  path: string,
+  file: string,
+  program: (node: string) => string = (node) => node,
+  environment: Readonly<Record<string, string>> = {},
+): Server {
+  return {
+    name,
+    title,
+    dialect,
+    path,
+    isFanfare: false,
+    isDurable: false,
+    hasTokens: 'JWT_SECRET' in environment,
+    isExtra: EXTRA.includes(name),
+    command: (node) => ({ program: program(node), args: [file], cwd: peers, environment }),
+  };
+}
+
+function socketio(name: string, title: string, environment: Readonly<Record<string, string>>): Server {
+  return peer(name, title, 'socketio', SOCKETIO_PATH, 'socketio.js', undefined, environment);
+}

@@ -23,11 +23,13 @@ export interface Scenario {
   readonly name: string;
   readonly title: string;
   readonly figures: readonly FigureName[];
+  /** Of these figures. */
+  readonly charts: readonly FigureName[];
   /** Left out of `--quick` unless it is asked for. */
   readonly isLong: boolean;
   /** What the horizontal axis of its chart counts; bars where there is none. */
   readonly axis?: string;
-  suits(server: Server): boolean;
+  readonly suits: (server: Server) => boolean;
   points(size: Size): readonly Point[];
 }
 
@@ -36,9 +38,11 @@ const isNoTwin = (server: Server): boolean => server.name !== 'socketio-jwt';
 /** Of fixed rates: so many deliveries a second, however many members share them. */
 const DELIVERIES_PER_SECOND = 30_000;
 
-interface Sketch extends Omit<Scenario, 'isLong' | 'suits'> {
+interface Sketch extends Omit<Scenario, 'isLong' | 'suits' | 'charts'> {
+  /** The first figure where none is named. */
+  readonly charts?: readonly FigureName[];
   readonly isLong?: boolean;
-  suits?(server: Server): boolean;
+  readonly suits?: (server: Server) => boolean;
 }
 
 const sketches: readonly Sketch[] = [
@@ -70,6 +74,7 @@ const sketches: readonly Sketch[] = [
     name: 'C',
     title: 'Two instances, half of a room of 200 on each, 50 messages a second',
     figures: ['p50Ms', 'p99Ms', 'cpuUsPerDelivery', 'loadCpuPercent'],
+    charts: ['p99Ms'],
     points: (size) => [{ name: 'C', instances: 2, load: rate(size, { connections: 200, rooms: 1 }, 50, 1) }],
   },
   {
@@ -86,7 +91,7 @@ const sketches: readonly Sketch[] = [
             mode: 'idle',
             connections,
             rooms: connections / 10,
-            'warmup-connections': 500,
+            'warmup-connections': 100,
             'settle-seconds': size.settleSeconds,
           },
         },
@@ -184,6 +189,7 @@ const sketches: readonly Sketch[] = [
     name: 'instances',
     title: 'Instances that share one room of 1,000, 30 messages a second',
     figures: ['cpuUsPerDelivery', 'redisCpuUsPerDelivery', 'p99Ms', 'loadCpuPercent'],
+    charts: ['cpuUsPerDelivery', 'p99Ms'],
     isLong: true,
     axis: 'instances',
     points: (size) =>
@@ -198,6 +204,7 @@ const sketches: readonly Sketch[] = [
 
 export const scenarios: readonly Scenario[] = sketches.map((sketch) => ({
   ...sketch,
+  charts: sketch.charts ?? sketch.figures.slice(0, 1),
   isLong: sketch.isLong ?? false,
   suits: sketch.suits ?? isNoTwin,
 }));

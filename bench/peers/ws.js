@@ -30,7 +30,7 @@ server.on('connection', (socket) => {
   socket.joined = [];
   socket.on('error', console.error);
   socket.on('message', (text) => {
-    const message = JSON.parse(text.toString());
+    const message = JSON.parse(text);
     if (message.type === 'join_room') join(socket, message.room);
     else if (message.type === 'room_message')
       void commands.publish('rooms', JSON.stringify({ room: message.room, content: message.content }));

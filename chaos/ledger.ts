@@ -306,9 +306,11 @@ export class Ledger {
       if (isOwn(attempt.publisher)) continue;
       // Nobody read it, so its life is not known: any gap that may stand for it counts.
       const isTold =
-        reader.gaps.some(
-          ({ oldLife, newLife, after, next }) =>
-            attempt.id > after && (oldLife !== newLife || attempt.id < next),
+        reader.gaps.some(({ oldLife, newLife, after, next }) =>
+          oldLife === newLife
+            ? attempt.id > after && attempt.id < next
+            : // `after` is of the old life, `next` of the new one.
+              attempt.id > after || attempt.id < next,
         ) ||
         (reader.hasEnded && attempt.id > reader.lastId) ||
         (reader.spans.length === 1 && attempt.id <= first.from);

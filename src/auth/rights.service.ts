@@ -7,15 +7,19 @@ import { RoomRights } from './room-rights.js';
 /** Makes a user's rights: what the token says, else what the backend answers, else the policy. */
 @Injectable()
 export class RightsService {
+  /** One for all users. */
+  private readonly policy: Rights['allows'];
+
   constructor(
     private readonly hook: AuthorizeHook,
-    private readonly settings: Settings,
-  ) {}
+    { ROOM_POLICY }: Settings,
+  ) {
+    this.policy = () => ROOM_POLICY === 'open';
+  }
 
   of(userId: string, claims: object): Rights {
     if (this.hook.isSet)
       return new RoomRights(claims, (action, channel) => this.hook.allows(userId, action, channel));
-    const isOpen = this.settings.ROOM_POLICY === 'open';
-    return new RoomRights(claims, () => isOpen);
+    return new RoomRights(claims, this.policy);
   }
 }

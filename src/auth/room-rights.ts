@@ -15,6 +15,16 @@ function matcherOf(claim: unknown): Matcher | undefined {
   return (name) => matchers.some((matches) => matches(name));
 }
 
+/** By action; a claim that is no object grants nothing. */
+function roomMatchers(rooms: unknown): Partial<Record<Action, Matcher>> {
+  const matchers: Partial<Record<Action, Matcher>> = {};
+  for (const action of ['join', 'publish', 'presence', 'history'] as const) {
+    const matcher = typeof rooms === 'object' && rooms !== null ? matcherOf(own(rooms, action)) : NOTHING;
+    if (matcher !== undefined) matchers[action] = matcher;
+  }
+  return matchers;
+}
+
 function own(claims: object, name: string): unknown {
   return Object.hasOwn(claims, name) ? Reflect.get(claims, name) : undefined;
 }
@@ -24,7 +34,7 @@ function own(claims: object, name: string): unknown {
  * of user ids, `broadcast`. Where it says nothing, the backend or the policy decides.
  */
 export class RoomRights implements Rights {
-  private readonly rooms: Partial<Record<Action, Matcher>> = {};
+  private readonly rooms: Partial<Record<Action, Matcher>> | null;
   private readonly direct: Matcher | undefined;
   private readonly broadcast: boolean | undefined;
 
@@ -34,15 +44,7 @@ export class RoomRights implements Rights {
     private readonly otherwise: Rights['allows'],
   ) {
     const rooms = own(claims, 'rooms');
-    for (const action of ['join', 'publish', 'presence', 'history'] as const) {
-      const matcher =
-        rooms === undefined
-          ? undefined
-          : typeof rooms === 'object' && rooms !== null
-            ? matcherOf(own(rooms, action))
-            : NOTHING;
-      if (matcher !== undefined) this.rooms[action] = matcher;
-    }
+    this.rooms = rooms === undefined ? null : roomMatchers(rooms);
     this.direct = matcherOf(own(claims, 'direct'));
     const broadcast = own(claims, 'broadcast');
     this.broadcast = broadcast === undefined ? undefined : broadcast === true;
@@ -55,6 +57,6 @@ export class RoomRights implements Rights {
   private claimed(action: Action, channel: string): boolean | undefined {
     if (channel === BROADCAST) return this.broadcast;
     if (channel.startsWith('user:')) return this.direct?.(channel.slice(5));
-    return this.rooms[action]?.(channel.slice(5));
+    return this.rooms?.[action]?.(channel.slice(5));
   }
 }

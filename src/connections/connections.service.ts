@@ -81,9 +81,7 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
   /** The user's open connections. */
   ofUser(userId: string): Connection[] {
     const channel = this.hub.get(userChannel(userId));
-    return channel === undefined
-      ? []
-      : [...channel.members, ...channel.replays.keys()].filter(({ isOpen }) => isOpen);
+    return channel === undefined ? [] : [...channel.members, ...channel.late].filter(({ isOpen }) => isOpen);
   }
 
   countOfUser(userId: string): number {
@@ -167,7 +165,7 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     );
     const asked = attached.filter((one) => one.asked);
     connection.state = 'open';
-    connection.ownChannels.push(...attached.map(({ channel }) => channel));
+    connection.ownChannels = attached.map(({ channel }) => channel);
     connection.send({
       event: 'connected',
       connection_id: connection.id,

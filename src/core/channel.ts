@@ -13,13 +13,19 @@ const MAX_TAIL = 1_024;
 /** Bytes collected within a turn before they are handed on. */
 const MAX_COLLECTED_BYTES = 65_536;
 
+const NOBODY: readonly Connection[] = [];
+
+/** What brings a member up to the live events. */
+interface CatchUp {
+  cancel(): void;
+}
+
 export type Step = 'next' | 'duplicate' | 'hole';
 
 /** A channel as this instance sees it: its local members, and how far events have been handed to them. */
 export class Channel {
   private readonly live = new Set<Connection>();
-  /** Members that catch up with what they missed, and are not live yet. */
-  readonly replays = new Map<Connection, { cancel(): void }>();
+  private catchingUp: Map<Connection, CatchUp> | null = null;
   /** Members and those about to be; the subscription is held while there is one. */
   holds = 0;
   /** The last delivered event; null while opening, and always on an ephemeral channel. */
@@ -28,18 +34,16 @@ export class Channel {
   private backlog: EventEnvelope[] | null = [];
   private overflowed = false;
   /** The newest delivered events, kept while members catch up with them; `tailFrom` is the id before the first. */
-  private tail: EventEnvelope[] = [];
+  private tail: EventEnvelope[] | null = null;
   private tailFrom: Position | null = null;
   private tailReaders = 0;
   /** What this turn has brought so far for all members. */
-  private collected: Frame[] = [];
+  private collected: Frame[] | null = null;
   private collectedBytes = 0;
 
   constructor(
     readonly name: string,
     readonly durable: boolean,
-    /** Settles when the channel is live. */
-    readonly opened: Promise<void>,
     private readonly turn: Turn,
   ) {}
 
@@ -57,8 +61,13 @@ export class Channel {
   /** For all members, at the end of the turn, as one piece with whatever else the turn brings. */
   push(frame: Frame): void {
     this.collectedBytes += frame.bytes.length;
-    if (this.collected.push(frame) === 1) this.turn.addChannel(this);
-    else if (this.collectedBytes > MAX_COLLECTED_BYTES) this.flush();
+    if (this.collected === null) {
+      this.collected = [frame];
+      this.turn.addChannel(this);
+      return;
+    }
+    this.collected.push(frame);
+    if (this.collectedBytes > MAX_COLLECTED_BYTES) this.flush();
   }
 
   /** For the members that `wants` says, in order with what is for all. */
@@ -75,9 +84,9 @@ export class Channel {
 
   /** Hands the members what was collected. */
   flush(): void {
-    if (this.collected.length === 0) return;
+    if (this.collected === null) return;
     const frames = joinFrames(this.collected);
-    this.collected = [];
+    this.collected = null;
     this.collectedBytes = 0;
     for (const member of this.live) member.push(frames);
   }
@@ -113,13 +122,29 @@ export class Channel {
       this.flush();
       this.live.delete(connection);
     }
-    this.replays.get(connection)?.cancel();
-    this.replays.delete(connection);
+    this.catchingUp?.get(connection)?.cancel();
+    this.endCatchUp(connection);
+  }
+
+  /** Those that catch up with what they missed, and are no members yet. */
+  get late(): Iterable<Connection> {
+    return this.catchingUp?.keys() ?? NOBODY;
+  }
+
+  startCatchUp(connection: Connection, catchUp: CatchUp): void {
+    (this.catchingUp ??= new Map()).set(connection, catchUp);
+  }
+
+  /** Of this catch-up alone, where one is given. */
+  endCatchUp(connection: Connection, catchUp = this.catchingUp?.get(connection)): void {
+    if (this.catchingUp?.get(connection) !== catchUp) return;
+    this.catchingUp?.delete(connection);
+    if (this.catchingUp?.size === 0) this.catchingUp = null;
   }
 
   /** Notes an event that was delivered, for those who are still catching up. */
   keepForTail(event: EventEnvelope): void {
-    if (this.tailReaders === 0 || event.position === null) return;
+    if (this.tail === null || event.position === null) return;
     // The first event of a channel gives it its epoch.
     if (event.position.id === 1) this.tailFrom = { epoch: event.position.epoch, id: 0 };
     this.tail.push(event);
@@ -135,7 +160,7 @@ export class Channel {
     if (at.id === head.id) return [];
     const from = this.tailFrom;
     if (at.id > head.id || from === null || from.epoch !== head.epoch || at.id < from.id) return null;
-    return this.tail.slice(at.id - from.id);
+    return this.tail?.slice(at.id - from.id) ?? null;
   }
 
   startTail(): void {
@@ -148,15 +173,16 @@ export class Channel {
   endTail(): void {
     this.tailReaders -= 1;
     if (this.tailReaders > 0) return;
-    this.tail = [];
+    this.tail = null;
     this.tailFrom = null;
   }
 
   /** The delivery has jumped over events: what is kept of before is no use any more. */
   jump(to: Position): void {
     this.position = to;
+    if (this.tail === null) return;
     this.tail = [];
-    this.tailFrom = this.tailReaders > 0 ? to : null;
+    this.tailFrom = to;
   }
 
   /** Says how a numbered event stands to what was delivered; `next` also moves the position onto it. */

@@ -5,6 +5,7 @@ import type { Channel } from './channel.js';
 import type { Frames } from './frame.js';
 import { frameServerEvent, frameText } from './frame.js';
 import type { Identity } from './identity.js';
+import type { OutboxOwner } from './outbox.js';
 import { Outbox } from './outbox.js';
 import { Publications } from './publications.js';
 import type { TokenBucket } from './token-bucket.js';
@@ -14,12 +15,14 @@ import type { Turn } from './turn.js';
 /** Messages of one connection that may be under way before it is no longer read. */
 const MAX_UNDER_WAY = 1_000;
 
+const NONE: readonly Channel[] = [];
+
 export interface ConnectionLimits {
   slowConsumerBytes: number;
 }
 
 /** One client: who it is, which channels it is in, and its way out. */
-export class Connection {
+export class Connection implements OutboxOwner {
   state: 'opening' | 'open' | 'closing' | 'closed' = 'opening';
   readonly outbox: Outbox;
   readonly connectedAtMs = Date.now();
@@ -28,7 +31,7 @@ export class Connection {
   /** Rooms a backend has put it into, whatever its token allows; made when there is one. */
   placed: Set<string> | null = null;
   /** The broadcast channel and the user's own, once open. */
-  readonly ownChannels: Channel[] = [];
+  ownChannels: readonly Channel[] = NONE;
   /** Monotonic milliseconds of the last sign of life. */
   lastSeenMs: number;
   nextPingMs = Infinity;
@@ -60,7 +63,7 @@ export class Connection {
     nowMs: number,
   ) {
     this.lastSeenMs = nowMs;
-    this.outbox = new Outbox(transport, turn, limits.slowConsumerBytes, () => this.close(CLOSE.slowConsumer));
+    this.outbox = new Outbox(transport, turn, limits.slowConsumerBytes, this);
   }
 
   get userId(): string {
@@ -114,6 +117,10 @@ export class Connection {
     this.transport.close(code, reason);
   }
 
+  onSlow(): void {
+    this.close(CLOSE.slowConsumer);
+  }
+
   terminate(): void {
     this.outbox.close();
     this.transport.terminate();
@@ -158,11 +165,16 @@ export class Connection {
     const changes = (this.changes ??= new Map());
     const result = Promise.resolve(this.afterAll(channel, step));
     const settled: Promise<void> = result.then(
-      () => forget(changes, channel, settled),
-      () => forget(changes, channel, settled),
+      () => this.forgetChange(channel, settled),
+      () => this.forgetChange(channel, settled),
     );
     changes.set(channel, settled);
     return result;
+  }
+
+  private forgetChange(channel: string, settled: Promise<void>): void {
+    if (this.changes?.get(channel) === settled) this.changes.delete(channel);
+    if (this.changes?.size === 0) this.changes = null;
   }
 
   /** A publication to the channel is under way; {@link published} follows, in the order of the calls. */
@@ -193,8 +205,4 @@ export class Connection {
       ? exclude.slice(11) === this.id
       : exclude.startsWith('user:') && exclude.slice(5) === this.userId;
   }
-}
-
-function forget(map: Map<string, Promise<void>>, channel: string, settled: Promise<void>): void {
-  if (map.get(channel) === settled) map.delete(channel);
 }

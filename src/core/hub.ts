@@ -3,6 +3,7 @@ import type { Broker, BrokerSink, EventEnvelope } from './broker.js';
 import { BrokerUnavailable } from './broker.js';
 import { Channel } from './channel.js';
 import type { Connection } from './connection.js';
+import type { Frame } from './frame.js';
 import { frameEvent } from './frame.js';
 import type { ReplayOutcome, ReplayStart } from './replay.js';
 import { gapFrame, Replay } from './replay.js';
@@ -32,6 +33,7 @@ export interface Entry {
  */
 export class Hub implements BrokerSink {
   private readonly channels = new Map<string, Channel>();
+  private readonly opening = new Map<Channel, Promise<void>>();
   private readonly pages = new Semaphore(CONCURRENT_PAGES);
 
   constructor(
@@ -60,13 +62,13 @@ export class Hub implements BrokerSink {
   async acquire(name: string): Promise<Channel> {
     let channel = this.channels.get(name);
     if (channel === undefined) {
-      const opened = Promise.resolve().then(() => this.open(name));
-      channel = new Channel(name, this.broker.isDurable(name), opened, this.turn);
+      channel = new Channel(name, this.broker.isDurable(name), this.turn);
       this.channels.set(name, channel);
+      this.opening.set(channel, this.open(channel));
     }
     channel.holds += 1;
     try {
-      await channel.opened;
+      await this.opening.get(channel);
       return channel;
     } catch (error) {
       this.release(channel);
@@ -77,7 +79,11 @@ export class Hub implements BrokerSink {
   /** Gives a hold back; the last one ends the channel here. */
   release(channel: Channel): void {
     channel.holds -= 1;
-    if (channel.holds > 0 || this.channels.get(channel.name) !== channel) return;
+    if (channel.holds === 0) this.forget(channel);
+  }
+
+  private forget(channel: Channel): void {
+    if (this.channels.get(channel.name) !== channel) return;
     this.channels.delete(channel.name);
     this.broker.unsubscribe(channel.name);
   }
@@ -126,12 +132,19 @@ export class Hub implements BrokerSink {
     if (channel.position.id !== head.id || channel.position.epoch !== head.epoch) this.startFilling(channel);
   }
 
-  private async open(name: string): Promise<void> {
-    await this.broker.subscribe(name);
-    const channel = this.channels.get(name);
-    if (channel === undefined) return;
-    if (channel.durable) channel.position = await this.broker.head(name);
-    this.handOn(channel);
+  private async open(channel: Channel): Promise<void> {
+    try {
+      await this.broker.subscribe(channel.name);
+      if (this.channels.get(channel.name) !== channel) return;
+      if (channel.durable) channel.position = await this.broker.head(channel.name);
+      this.handOn(channel);
+    } catch (error) {
+      // Those who wait fail with it; whoever comes now tries again.
+      this.forget(channel);
+      throw error;
+    } finally {
+      this.opening.delete(channel);
+    }
   }
 
   private handOn(channel: Channel): void {
@@ -224,7 +237,7 @@ export class Hub implements BrokerSink {
 
   private deliver(channel: Channel, event: EventEnvelope): void {
     channel.keepForTail(event);
-    if (event.position === null && channel.replays.size > 0) this.deliverToReplays(channel, event);
+    if (event.position === null) this.deliverToLate(channel, event);
     if (channel.members.size === 0) return;
     const frame = frameEvent(event);
     if (event.exclude === '') {
@@ -236,8 +249,10 @@ export class Hub implements BrokerSink {
   }
 
   /** What is not numbered is in no log: members that catch up get it at once. */
-  private deliverToReplays(channel: Channel, event: EventEnvelope): void {
-    const frame = frameEvent(event);
-    for (const member of channel.replays.keys()) if (!member.isExcluded(event.exclude)) member.push(frame);
+  private deliverToLate(channel: Channel, event: EventEnvelope): void {
+    let frame: Frame | null = null;
+    for (const member of channel.late) {
+      if (!member.isExcluded(event.exclude)) member.push((frame ??= frameEvent(event)));
+    }
   }
 }

@@ -5,6 +5,11 @@ import type { Turn } from './turn.js';
 /** Within a turn the kernel can't be seen to take anything: so many times the cap may be written before it is looked at. */
 const BURST = 4;
 
+/** Who has to be told that its client does not read. */
+export interface OutboxOwner {
+  onSlow(): void;
+}
+
 /** The send queue of one connection: capped in bytes, flushed once per turn. */
 export class Outbox {
   private first: Buffer | null = null;
@@ -18,7 +23,7 @@ export class Outbox {
     private readonly turn: Turn,
     /** Over this many bytes that the client has not taken it is a slow consumer. */
     private readonly maxBytes: number,
-    private readonly onSlow: () => void,
+    private readonly owner: OutboxOwner,
   ) {}
 
   push(frames: Frames): void {
@@ -52,7 +57,7 @@ export class Outbox {
     this.forget();
     if (this.transport.queuedBytes > maxQueuedBytes) {
       this.close();
-      this.onSlow();
+      this.owner.onSlow();
     } else if (more === null) {
       this.transport.write(first);
     } else {

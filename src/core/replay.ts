@@ -108,7 +108,7 @@ export class Replay {
     let at = this.from;
     let page = this.firstPage;
     this.firstPage = null;
-    this.channel.replays.set(this.connection, this);
+    this.channel.startCatchUp(this.connection, this);
     try {
       while (!this.isGone()) {
         const tail = this.channel.tailAfter(at);
@@ -136,7 +136,7 @@ export class Replay {
 
   private end(): void {
     this.channel.endTail();
-    if (this.channel.replays.get(this.connection) === this) this.channel.replays.delete(this.connection);
+    this.channel.endCatchUp(this.connection, this);
   }
 
   /** Pushes what the live members have got too, at the pace of the client; what they have not will come to all. */
@@ -163,7 +163,7 @@ export class Replay {
   /** The seam: from here on the member gets what all get. */
   private join(rest: readonly EventEnvelope[]): void {
     for (const event of rest) this.pushOne(event);
-    this.channel.replays.delete(this.connection);
+    this.channel.endCatchUp(this.connection, this);
     this.channel.add(this.connection);
   }
 

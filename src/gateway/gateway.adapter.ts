@@ -43,6 +43,8 @@ const SHARED_DEFLATE = Object.assign(
 /** A WebSocket that knows its connection, so that one listener serves all. */
 class ClientSocket extends WebSocket {
   connection: Connection | null = null;
+  /** Tells Nest that it is closed. */
+  disconnected: (() => void) | null = null;
 }
 
 type GatewayServer = WebSocketServer & { readonly options: ServerOptions };
@@ -60,7 +62,8 @@ export class GatewayAdapter extends WsAdapter {
   private readonly telemetry: Telemetry;
   private readonly turn: Turn;
   private readonly direct: DirectWrites | null;
-  private readonly disconnected = new WeakMap<Connection, () => void>();
+  /** The socket that Nest is just told of. */
+  private introduced: ClientSocket | null = null;
   private server: WebSocketServer | null = null;
 
   constructor(app: INestApplicationContext) {
@@ -99,7 +102,8 @@ export class GatewayAdapter extends WsAdapter {
   }
 
   override bindClientDisconnect(client: unknown, callback: () => void): void {
-    if (client instanceof Connection) this.disconnected.set(client, callback);
+    if (client === this.introduced?.connection && this.introduced !== null)
+      this.introduced.disconnected = callback;
   }
 
   override async close(server: WebSocketServer): Promise<void> {
@@ -154,18 +158,22 @@ export class GatewayAdapter extends WsAdapter {
     const { RATE_LIMIT_PER_SECOND, RATE_LIMIT_BURST } = this.settings;
     if (RATE_LIMIT_PER_SECOND > 0)
       connection.bucket = new TokenBucket(RATE_LIMIT_PER_SECOND, RATE_LIMIT_BURST, nowMs);
-    if (ws instanceof ClientSocket) ws.connection = connection;
     // What comes before the connection is open waits in the socket.
     connection.pause(true);
     this.listen(ws);
+    if (ws instanceof ClientSocket) {
+      ws.connection = connection;
+      this.introduced = ws;
+    }
     this.server?.emit('connection', connection, resume);
+    this.introduced = null;
   }
 
   private listen(ws: WebSocket): void {
     ws.on('message', this.onMessage);
     ws.on('ping', this.onSign);
     ws.on('pong', this.onSign);
-    ws.on('close', this.onClose);
+    ws.on('close', forget);
     ws.on('error', this.onError);
   }
 
@@ -226,13 +234,6 @@ export class GatewayAdapter extends WsAdapter {
     connection.lastSeenMs = performance.now();
   });
 
-  private readonly onClose = this.bound(function forget(this: GatewayAdapter, connection, code: number) {
-    const callback = this.disconnected.get(connection);
-    this.disconnected.delete(connection);
-    if (connection.closeCode === 0) connection.closeCode = code;
-    callback?.();
-  });
-
   /** ws closes by itself after an error, with the code for it. */
   private readonly onError = this.bound(function note(this: GatewayAdapter, connection, error: Error) {
     this.log.debug(`connection ${connection.id}: ${error.message}`);
@@ -261,4 +262,12 @@ export class GatewayAdapter extends WsAdapter {
         listener.call(adapter, this.connection, ...args);
     };
   }
+}
+
+/** A listener like those above: `this` is the socket. */
+function forget(this: WebSocket, code: number): void {
+  if (!(this instanceof ClientSocket) || this.connection === null) return;
+  if (this.connection.closeCode === 0) this.connection.closeCode = code;
+  this.disconnected?.();
+  this.disconnected = null;
 }

@@ -11,8 +11,8 @@ const LINGER_SWEEP_MS = 1_000;
 interface Subscription {
   /** The line it is live on; null: wanted, and asked for when there is a line again. */
   line: string | null;
-  /** Settle when it becomes live or the line is lost. */
-  waiting: { resolve: () => void; reject: (error: Error) => void }[];
+  /** Settle when it becomes live or the line is lost; null where nobody waits. */
+  waiting: { resolve: () => void; reject: (error: Error) => void }[] | null;
 }
 
 /**
@@ -41,10 +41,10 @@ export class RedisSubscriptions {
     if (subscription !== undefined && subscription.line !== null) return Promise.resolve();
     if (!this.lines.isReady) return Promise.reject(new BrokerUnavailable());
     if (subscription === undefined) {
-      subscription = { line: null, waiting: [] };
+      subscription = { line: null, waiting: null };
       this.buses.set(bus, subscription);
     }
-    const { waiting } = subscription;
+    const waiting = (subscription.waiting ??= []);
     const added = new Promise<void>((resolve, reject) => waiting.push({ resolve, reject }));
     if (waiting.length === 1 && this.asking.push(bus) === 1) setImmediate(() => this.ask());
     return added;
@@ -75,7 +75,7 @@ export class RedisSubscriptions {
       if (subscription.line === line) subscription.line = null;
       else if (
         subscription.line === null &&
-        subscription.waiting.length > 0 &&
+        subscription.waiting !== null &&
         this.lines.lineOf(bus) === line
       ) {
         this.fail(bus, failure);
@@ -130,16 +130,18 @@ export class RedisSubscriptions {
       const subscription = this.buses.get(bus);
       if (subscription === undefined) continue;
       subscription.line = line;
-      for (const waiter of subscription.waiting.splice(0)) waiter.resolve();
+      for (const waiter of subscription.waiting ?? []) waiter.resolve();
+      subscription.waiting = null;
     }
   }
 
   private fail(bus: string, failure: Error): void {
     const subscription = this.buses.get(bus);
-    if (subscription === undefined || subscription.waiting.length === 0) return;
+    if (!subscription?.waiting) return;
     this.buses.delete(bus);
     this.onGone(bus);
-    for (const waiter of subscription.waiting.splice(0)) waiter.reject(failure);
+    for (const waiter of subscription.waiting) waiter.reject(failure);
+    subscription.waiting = null;
   }
 
   private releaseDue(): void {

@@ -6,7 +6,7 @@ import type { Position } from '../../src/protocol/messages.js';
 import { eventAt } from './fakes.js';
 
 function channelAt(position: Position | null): Channel {
-  const channel = new Channel('room:a', true, Promise.resolve(), new Turn());
+  const channel = new Channel('room:a', true, new Turn());
   channel.position = position;
   return channel;
 }

@@ -35,11 +35,24 @@ const names = [
 const texts = [...[64, 65, 128, 129].map((length) => 'x'.repeat(length)), '日本', '\u0000', '\ud800', 'YQ'];
 const numbers = [0, 1, -1, 0.5, 100, 101, 1_000, 1_001, Number.MAX_SAFE_INTEGER, 2 ** 53, NaN, Infinity];
 
+const rest: unknown[] = [
+  ...names,
+  ...texts,
+  ...numbers,
+  true,
+  false,
+  null,
+  undefined,
+  [],
+  {},
+  ['a'],
+  { a: 1 },
+];
+
 /** What fields may hold: often just right, often just wrong. */
 const values = fc.oneof(
-  fc.constantFrom<unknown[]>(...names, ...texts, ...numbers, true, false, null, undefined, [], {}, ['a'], {
-    a: 1,
-  }),
+  { weight: 4, arbitrary: fc.constantFrom<unknown[]>('a', 'room:a', 'broadcast', 1, true) },
+  { weight: 4, arbitrary: fc.constantFrom(...rest) },
   fc.jsonValue(),
   fc.string({ unit: 'binary', maxLength: 140 }),
 );

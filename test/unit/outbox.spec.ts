@@ -6,7 +6,7 @@ import { FakeTransport, readTexts, settled } from './fakes.js';
 
 function setUp(maxBytes = 1_000, transport = new FakeTransport(), turn = new Turn()) {
   const slow: string[] = [];
-  const outbox = new Outbox(transport, turn, maxBytes, () => slow.push('slow'));
+  const outbox = new Outbox(transport, turn, maxBytes, { onSlow: () => slow.push('slow') });
   return { outbox, transport, turn, slow };
 }
 

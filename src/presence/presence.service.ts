@@ -123,7 +123,7 @@ export class PresenceService {
   private change(entry: PresenceEntry): void {
     // Newer than what could not be written.
     this.unwritten.delete(keyOf(entry.scope, entry.userId));
-    if (this.queue.push(entry) === 1) queueMicrotask(() => this.flush());
+    if (this.queue.push(entry) === 1) setImmediate(() => this.flush());
   }
 
   private flush(): void {

@@ -21,6 +21,8 @@ import { presencePageScript, presenceReapScript, presenceWriteScript } from './s
 const LEASE_MS = 10_000;
 const RENEW_MS = 3_000;
 const REAP_LOCK_MS = 30_000;
+/** One script call writes at most so many entries: it blocks Redis while it runs. */
+const BATCH_ENTRIES = 64;
 /** How long it is remembered that a lease was reaped, for the instance that only was frozen. */
 const REAPED_TTL_S = 3_600;
 const SCRIPTS = [
@@ -42,6 +44,13 @@ export interface RedisPresenceOptions {
   graceMs: number;
   /** Keep changes for the backend. */
   webhooks: boolean;
+}
+
+/** Entries of one script call, and the lease's key in the partition of each. */
+interface Batch {
+  partition: number;
+  entries: PresenceEntry[];
+  keys: string[];
 }
 
 /**
@@ -81,7 +90,7 @@ export class RedisPresence extends PresenceStore {
   }
 
   async write(entries: readonly PresenceEntry[]): Promise<void> {
-    await Promise.all(entries.map((entry) => this.writeOne(entry)));
+    await Promise.all(this.batches(entries).map((batch) => this.writeBatch(batch)));
   }
 
   async page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
@@ -174,24 +183,34 @@ export class RedisPresence extends PresenceStore {
     }
   }
 
-  private async writeOne({ scope, userId, name, connections, announce }: PresenceEntry): Promise<void> {
-    const partition = partitionOf(scope === 'cluster' ? userChannel(userId) : scope);
-    const tag = this.keys.tag(partition);
-    await this.clients.run(
-      this.commands,
-      presenceWriteScript,
-      [this.entriesKey(partition, this.lease)],
-      [
-        tag,
-        scope,
-        userId,
-        name ?? '',
-        connections ?? -1,
-        announce && (scope !== 'cluster' || this.options.announceUsers) ? this.clients.announce : '',
-        this.options.announceMembersMax,
-        this.webhooksOf(partition),
-      ],
-    );
+  /** In a cluster a call stays in one slot, so batches are by partition; the entries of a user and scope keep their order. */
+  private batches(entries: readonly PresenceEntry[]): Batch[] {
+    const batches: Batch[] = [];
+    const open = new Map<number, Batch>();
+    for (const entry of entries) {
+      const { scope, userId } = entry;
+      const partition = partitionOf(scope === 'cluster' ? userChannel(userId) : scope);
+      const group = this.clients.sharded ? partition : 0;
+      let batch = open.get(group);
+      if (batch === undefined || batch.entries.length >= BATCH_ENTRIES) {
+        batch = { partition, entries: [], keys: [] };
+        open.set(group, batch);
+        batches.push(batch);
+      }
+      batch.entries.push(entry);
+      batch.keys.push(this.entriesKey(partition, this.lease));
+    }
+    return batches;
+  }
+
+  private async writeBatch({ partition, entries, keys }: Batch): Promise<void> {
+    const { announceMembersMax, announceUsers } = this.options;
+    const args: (string | number)[] = [this.clients.announce, announceMembersMax, this.webhooksOf(partition)];
+    for (const { scope, userId, name, connections, announce } of entries) {
+      const isTold = announce && (scope !== 'cluster' || announceUsers);
+      args.push(scope, userId, name ?? '', connections ?? -1, isTold ? 1 : 0);
+    }
+    await this.clients.run(this.commands, presenceWriteScript, keys, args);
   }
 
   private webhooksOf(partition: number): string {

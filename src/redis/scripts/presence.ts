@@ -87,18 +87,24 @@ end
 `;
 
 /**
- * Writes one entry of a lease. KEYS: the lease's entries. ARGV: tag, scope, user, name (empty: none), open connections
- * (-1: gone), the publish command (empty: tell nobody), members up to which a room is told, the webhook stream (empty:
- * none).
+ * Writes entries of a lease, in order. KEYS: for each the entries of the lease in its partition; all of one slot in a
+ * cluster. ARGV: the publish command, members up to which a room is told, the webhook stream (empty: none); then for each
+ * its scope, user, name (empty: none), open connections (-1: gone), and 1 where others are told, else 0.
  */
 export const presenceWriteScript = new Script(`${PRESENCE_FUNCTIONS}
-local connections = tonumber(ARGV[5])
-if connections < 0 then
-  leave(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[6], tonumber(ARGV[7]), ARGV[8])
-else
-  enter(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], connections, ARGV[6], tonumber(ARGV[7]), ARGV[8])
+local announce, max, webhooks = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+for i = 1, #KEYS do
+  local a = 5 * i - 1
+  local scope, user, name, connections = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
+  local tag = string.match(KEYS[i], '^[^}]+}')
+  local told = ARGV[a + 4] == '1' and announce or ''
+  if connections < 0 then
+    leave(KEYS[i], tag, scope, user, told, max, webhooks)
+  else
+    enter(KEYS[i], tag, scope, user, name, connections, told, max, webhooks)
+  end
 end
-return 0
+return #KEYS
 `);
 
 /**

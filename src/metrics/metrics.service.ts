@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client';
 import { Telemetry } from '../core/telemetry.js';
 import { CLOSE } from '../protocol/close-codes.js';
+import { TalliedCounter } from './tallied-counter.js';
 
 /** Close codes that come from below or from the client's own wish; any other is counted as `other`. */
 const COMMON_CODES = [1000, 1001, 1002, 1005, 1006, 1007, 1008, 1009];
@@ -30,17 +31,17 @@ export class MetricsService extends Telemetry {
     'Upgrades refused, by HTTP status.',
     ['status'],
   );
-  private readonly received = this.counter(
+  private readonly received = this.tallied(
     'fanfare_messages_received_total',
     'Messages of clients, by type; unknown, invalid and limited ones too.',
     ['type'],
   );
-  private readonly published = this.counter(
+  private readonly published = this.tallied(
     'fanfare_events_published_total',
     'Publications of this instance.',
     ['durability', 'result'],
   );
-  private readonly delivered = this.counter(
+  private readonly delivered = this.tallied(
     'fanfare_events_delivered_total',
     'Events handed to local connections.',
     [],
@@ -87,15 +88,15 @@ export class MetricsService extends Telemetry {
   }
 
   messageReceived(type: string): void {
-    this.received.inc({ type });
+    this.received.add(type, { type });
   }
 
   eventPublished(durability: 'durable' | 'ephemeral', result: 'ok' | 'duplicate' | 'unavailable'): void {
-    this.published.inc({ durability, result });
+    this.published.add(`${durability} ${result}`, { durability, result });
   }
 
   eventsDelivered(count: number): void {
-    this.delivered.inc(count);
+    this.delivered.add('', {}, count);
   }
 
   connectionOpened(): void {
@@ -129,6 +130,14 @@ export class MetricsService extends Telemetry {
 
   probeMissed(): void {
     this.probes.inc();
+  }
+
+  private tallied<Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[],
+  ): TalliedCounter<Label> {
+    return new TalliedCounter({ name, help, labelNames, registers: [this.registry] });
   }
 
   private counter<Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> {

@@ -112,12 +112,12 @@ const sketches: readonly Sketch[] = [
     figures: ['connectsPerSecond', 'cpuUsPerConnect', 'loadCpuPercent'],
     suits: () => true,
     points: (size) => {
-      const connections = size.isQuick ? 1_000 : 5_000;
+      const connections = size.isQuick ? 2_000 : 10_000;
       return [
         {
           name: 'F',
           instances: 1,
-          load: { mode: 'connect', connections, rooms: connections / 10, 'warmup-connections': 1_000 },
+          load: { mode: 'connect', connections, rooms: connections / 10, 'warmup-connections': connections },
         },
       ];
     },

@@ -60,6 +60,12 @@ export interface RedisBrokerOptions extends PublisherOptions {
   replicated: boolean;
 }
 
+interface AskedHead {
+  channel: string;
+  resolve: (head: Position) => void;
+  reject: (error: unknown) => void;
+}
+
 /** The broker over Redis: events by pub/sub, kept in streams, numbered, stored and announced in one step. */
 export class RedisBroker extends Broker {
   private readonly logger = new Logger('RedisBroker');
@@ -73,6 +79,7 @@ export class RedisBroker extends Broker {
   private readonly channels = new Map<string, { channel: string; partition: number }>();
   private sink: BrokerSink | null = null;
   private sweepTimer: NodeJS.Timeout | null = null;
+  private askedHeads: AskedHead[] = [];
   /** By partition, the life, fence and number that were found at the last sweep. */
   private readonly swept = new Map<number, string | null>();
   private stopped = false;
@@ -110,6 +117,8 @@ export class RedisBroker extends Broker {
   start(sink: BrokerSink): void {
     this.sink = sink;
     this.link.start();
+    // Holes that could not be filled without this connection are found again.
+    this.clients.reads.on('ready', () => this.compareHeadsNow());
     this.scheduleSweep();
   }
 
@@ -138,10 +147,11 @@ export class RedisBroker extends Broker {
     this.link.release(this.keys.bus(channel));
   }
 
-  async head(channel: string): Promise<Position> {
-    const [head] = await this.heads([channel]);
-    if (head === undefined || head === null) throw new BrokerUnavailable();
-    return head;
+  /** Those asked for in one turn are read together: whoever connects needs one, and many connect at once. */
+  head(channel: string): Promise<Position> {
+    return new Promise((resolve, reject) => {
+      if (this.askedHeads.push({ channel, resolve, reject }) === 1) setImmediate(() => this.readAskedHeads());
+    });
   }
 
   async history(channel: string, after: Position, limit: number): Promise<History> {
@@ -239,6 +249,13 @@ export class RedisBroker extends Broker {
     if (changed.size > 0) await this.compareHeads((partition) => changed.has(partition));
   }
 
+  private compareHeadsNow(): void {
+    if (!this.link.isUp) return;
+    this.compareHeads().catch((error: unknown) =>
+      this.logger.warn(`heads were not compared: ${String(error)}`),
+    );
+  }
+
   /** Events may have been missed: the sink gets the heads of the channels it listens to. */
   private async compareHeads(inPartition: (partition: number) => boolean = () => true): Promise<void> {
     const channels = [...this.channels.values()]
@@ -251,6 +268,25 @@ export class RedisBroker extends Broker {
         const head = heads[index];
         if (head !== undefined && head !== null) this.sink?.onHead(channel, head);
       });
+    }
+  }
+
+  private readAskedHeads(): void {
+    const asked = this.askedHeads;
+    this.askedHeads = [];
+    for (let start = 0; start < asked.length; start += HEADS_BATCH) {
+      const batch = asked.slice(start, start + HEADS_BATCH);
+      this.heads(batch.map(({ channel }) => channel)).then(
+        (heads) =>
+          batch.forEach(({ resolve, reject }, index) => {
+            const head = heads[index] ?? null;
+            if (head === null) reject(new BrokerUnavailable());
+            else resolve(head);
+          }),
+        (error: unknown) => {
+          for (const { reject } of batch) reject(error);
+        },
+      );
     }
   }
 
@@ -323,10 +359,7 @@ export class RedisBroker extends Broker {
   private onControlMessage(message: string): void {
     if (message === 'settled') {
       // New lives may have begun: whoever is in a channel of theirs has to be told, not only those who hear its next event.
-      if (this.link.isUp)
-        this.compareHeads().catch((error: unknown) =>
-          this.logger.warn(`heads were not compared: ${String(error)}`),
-        );
+      this.compareHeadsNow();
       return;
     }
     this.calls.onControlMessage(message);

@@ -405,7 +405,10 @@ describe('a Redis that comes back', () => {
       const next = await publishAgain(there, channel);
       expect(next.id).toBe(1);
       expect(next.epoch).not.toBe(last.epoch);
-      expect(await here.broker.history(channel, last, 10)).toMatchObject({ kind: 'lost', head: next });
+      await eventually(async () => {
+        const history = await here.broker.history(channel, last, 10);
+        expect(history).toMatchObject({ kind: 'lost', head: next });
+      });
     });
   });
 

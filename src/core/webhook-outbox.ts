@@ -1,4 +1,10 @@
-export type WebhookType = 'user.connected' | 'user.disconnected' | 'room.occupied' | 'room.vacated';
+export const WEBHOOK_TYPES = [
+  'user.connected',
+  'user.disconnected',
+  'room.occupied',
+  'room.vacated',
+] as const;
+export type WebhookType = (typeof WEBHOOK_TYPES)[number];
 
 export interface WebhookEvent {
   /** The same whenever it is sent again: receivers drop doubles by it. */

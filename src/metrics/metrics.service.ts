@@ -56,7 +56,7 @@ export class MetricsService extends Telemetry {
   );
   private readonly dropped = this.counter(
     'fanfare_dropped_bus_messages_total',
-    'Bus messages that are not ours.',
+    'What others have put on our buses and streams.',
     ['reason'],
   );
   private readonly reconnects = this.counter('fanfare_redis_reconnects_total', 'Connections made to Redis.', [

@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { BrokerUnavailable } from '../core/broker.js';
-import type { WebhookBatch, WebhookEvent, WebhookType } from '../core/webhook-outbox.js';
-import { WebhookOutbox } from '../core/webhook-outbox.js';
+import type { Telemetry } from '../core/telemetry.js';
+import type { WebhookBatch, WebhookEvent } from '../core/webhook-outbox.js';
+import { WEBHOOK_TYPES, WebhookOutbox } from '../core/webhook-outbox.js';
 import type { RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS } from './redis-keys.js';
@@ -22,6 +23,7 @@ export class RedisWebhookOutbox extends WebhookOutbox {
   constructor(
     private readonly clients: RedisClients,
     keys: RedisKeys,
+    private readonly telemetry: Telemetry,
   ) {
     super();
     const partitions = clients.sharded ? PARTITIONS : 1;
@@ -58,15 +60,26 @@ export class RedisWebhookOutbox extends WebhookOutbox {
       await unlock();
       return null;
     }
-    return {
-      events: entries.map(([id, fields]) => eventOf(stream, id, fields)),
-      confirm: async () => {
-        await commands.del(batchEnd(stream));
-        await commands.xdel(stream, ...entries.map(([id]) => id));
-        await unlock();
-      },
-      release: unlock,
+    const confirm = async (): Promise<void> => {
+      await commands.del(batchEnd(stream));
+      await commands.xdel(stream, ...entries.map(([id]) => id));
+      await unlock();
     };
+    const events = this.eventsOf(stream, entries);
+    if (events.length > 0) return { events, confirm, release: unlock };
+    await confirm();
+    return null;
+  }
+
+  /** What somebody else has put there is no event: it goes with the batch. */
+  private eventsOf(stream: string, entries: readonly [string, string[]][]): WebhookEvent[] {
+    const events: WebhookEvent[] = [];
+    for (const [id, fields] of entries) {
+      const event = eventOf(stream, id, fields);
+      if (event === null) this.telemetry.busMessageDropped('malformed');
+      else events.push(event);
+    }
+    return events;
   }
 
   /** A batch that was sent and not confirmed is sent again as it was, by whomever: its id stands for its events. */
@@ -85,10 +98,14 @@ function batchEnd(stream: string): string {
   return `${stream}:end`;
 }
 
-function eventOf(stream: string, id: string, fields: readonly string[]): WebhookEvent {
-  const [, type = '', , name = ''] = fields;
+/** Null where the presence scripts have not written it. */
+function eventOf(stream: string, id: string, fields: readonly string[]): WebhookEvent | null {
+  const [typeField, typeText, nameField, name, ...others] = fields;
+  const type = WEBHOOK_TYPES.find((known) => known === typeText);
+  if (typeField !== 'type' || nameField !== 'name' || type === undefined || !name || others.length > 0)
+    return null;
   const data = type.startsWith('user.') ? { user_id: name } : { room: name };
   const timestamp = new Date(Number(id.split('-')[0])).toISOString();
   // Streams of a cluster number apart.
-  return { id: `${/\{(\d+)\}/.exec(stream)?.[1] ?? '0'}-${id}`, type: type as WebhookType, timestamp, data };
+  return { id: `${/\{(\d+)\}/.exec(stream)?.[1] ?? '0'}-${id}`, type, timestamp, data };
 }

@@ -84,8 +84,9 @@ export class RedisModule implements OnApplicationShutdown {
         },
         {
           provide: WebhookOutbox,
-          inject: [RedisClients, RedisKeys],
-          useFactory: (clients: RedisClients, keys: RedisKeys) => new RedisWebhookOutbox(clients, keys),
+          inject: [RedisClients, RedisKeys, Telemetry],
+          useFactory: (clients: RedisClients, keys: RedisKeys, telemetry: Telemetry) =>
+            new RedisWebhookOutbox(clients, keys, telemetry),
         },
         {
           provide: Inbound,

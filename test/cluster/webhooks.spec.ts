@@ -289,6 +289,26 @@ describe('webhooks of several instances', () => {
     await receiver.knows(users[0] ?? '', ['connected', 'disconnected', 'connected']);
   });
 
+  it('pass over what others have put into their stream', async () => {
+    const { one, redis } = cluster();
+    const stream = 'fanfare:webhooks';
+    const foreign = [
+      ['foreign', 'value', 'x', 'y'],
+      ['type', 'user.promoted', 'name', 'mallory'],
+      ['type', 'user.connected', 'name', ''],
+      ['type', 'user.connected', 'name', 'mallory', 'more', '1'],
+      ['name', 'mallory', 'type', 'user.connected'],
+    ];
+    for (const fields of foreign) await redis.commands.xadd(stream, '*', ...fields);
+    const user = fresh('user');
+    const client = await one.as(user);
+    await receiver.knows(user, ['connected']);
+    await eventually(async () => expect(await redis.commands.xlen(stream)).toBe(0));
+    expect(receiver.events.filter(({ data }) => data.user_id === 'mallory')).toEqual([]);
+    expect(receiver.events.filter(({ type }) => !/^(user|room)\.\w+$/.test(String(type)))).toEqual([]);
+    await client.close();
+  });
+
   it('lose nothing and keep the order of each user and room while the receiver fails at random', async () => {
     const { one, other } = cluster();
     const before = receiver.deliveries.length;

@@ -388,7 +388,9 @@ describe('a Redis that comes back', () => {
       await own.restart();
       const next = await publishAgain(here, channel);
       expect(next.epoch).not.toBe(third.epoch);
-      expect(await here.broker.history(channel, third, 10)).toMatchObject({ kind: 'lost' });
+      await eventually(async () => {
+        expect(await here.broker.history(channel, third, 10)).toMatchObject({ kind: 'lost' });
+      });
       await toldHead(there, channel, ({ epoch }) => epoch !== third.epoch);
     });
   });

@@ -81,7 +81,9 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
   /** The user's open connections. */
   ofUser(userId: string): Connection[] {
     const channel = this.hub.get(userChannel(userId));
-    return channel === undefined ? [] : [...channel.members, ...channel.late].filter(({ isOpen }) => isOpen);
+    return channel === undefined
+      ? []
+      : [...channel.members.list(), ...channel.late].filter(({ isOpen }) => isOpen);
   }
 
   countOfUser(userId: string): number {

@@ -3,6 +3,7 @@ import type { EventEnvelope } from './broker.js';
 import type { Connection } from './connection.js';
 import type { Frame } from './frame.js';
 import { joinFrames } from './frame.js';
+import { Members } from './members.js';
 import { continues, isOlder } from './position.js';
 import type { Turn } from './turn.js';
 
@@ -24,7 +25,8 @@ export type Step = 'next' | 'duplicate' | 'hole';
 
 /** A channel as this instance sees it: its local members, and how far events have been handed to them. */
 export class Channel {
-  private readonly live = new Set<Connection>();
+  /** Those that get every event from here on. */
+  readonly members = new Members();
   private catchingUp: Map<Connection, CatchUp> | null = null;
   /** Members and those about to be; the subscription is held while there is one. */
   holds = 0;
@@ -47,15 +49,10 @@ export class Channel {
     private readonly turn: Turn,
   ) {}
 
-  /** Those that get every event from here on. */
-  get members(): ReadonlySet<Connection> {
-    return this.live;
-  }
-
   /** Makes a connection a member: it gets what is pushed from here on. */
   add(connection: Connection): void {
     this.flush();
-    this.live.add(connection);
+    this.members.add(connection);
   }
 
   /** For all members, at the end of the turn, as one piece with whatever else the turn brings. */
@@ -74,11 +71,11 @@ export class Channel {
   pushTo(frame: Frame, wants: (member: Connection) => boolean): number {
     this.flush();
     let pushed = 0;
-    for (const member of this.live) {
-      if (!wants(member)) continue;
+    this.members.forEach((member) => {
+      if (!wants(member)) return;
       member.push(frame);
       pushed += 1;
-    }
+    });
     return pushed;
   }
 
@@ -88,7 +85,7 @@ export class Channel {
     const frames = joinFrames(this.collected);
     this.collected = null;
     this.collectedBytes = 0;
-    for (const member of this.live) member.push(frames);
+    this.members.forEach((member) => member.push(frames));
   }
 
   get isWaiting(): boolean {
@@ -118,9 +115,9 @@ export class Channel {
 
   /** Takes a member out, live or not. */
   remove(connection: Connection): void {
-    if (this.live.has(connection)) {
+    if (this.members.has(connection)) {
       this.flush();
-      this.live.delete(connection);
+      this.members.delete(connection);
     }
     this.catchingUp?.get(connection)?.cancel();
     this.endCatchUp(connection);

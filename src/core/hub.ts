@@ -223,7 +223,7 @@ export class Hub implements BrokerSink {
   private async letRead(channel: Channel): Promise<void> {
     const untilMs = performance.now() + FILL_PATIENCE_MS;
     channel.flush();
-    for (const member of channel.members) {
+    for (const member of channel.members.list()) {
       while (member.outbox.isHalfFull() && !member.isGone && performance.now() < untilMs) {
         await new Promise((resolve) => setTimeout(resolve, FILL_LOOK_MS));
       }

@@ -26,7 +26,8 @@ interface Local {
 @Injectable()
 export class PresenceService {
   private readonly logger = new Logger('Presence');
-  private readonly locals = new Map<string, Local>();
+  /** By scope and user. */
+  private readonly locals = new Map<PresenceScope, Map<string, Local>>();
   /** Those without a connection that are still in their grace. */
   private readonly leaving = new Set<Local>();
   /** Changes of this turn, in order. */
@@ -55,11 +56,12 @@ export class PresenceService {
   }
 
   enter(scope: PresenceScope, { identity }: Connection): void {
-    const key = keyOf(scope, identity.userId);
-    let local = this.locals.get(key);
+    let users = this.locals.get(scope);
+    if (users === undefined) this.locals.set(scope, (users = new Map()));
+    let local = users.get(identity.userId);
     if (local === undefined) {
       local = { scope, userId: identity.userId, name: identity.name, connections: 0, graceUntilMs: 0 };
-      this.locals.set(key, local);
+      users.set(identity.userId, local);
     }
     this.leaving.delete(local);
     local.connections += 1;
@@ -69,7 +71,7 @@ export class PresenceService {
 
   /** One connection of the user less; `lost` ones get their grace, the others leave at once. */
   leave(scope: PresenceScope, userId: string, lost: boolean): void {
-    const local = this.locals.get(keyOf(scope, userId));
+    const local = this.locals.get(scope)?.get(userId);
     if (local === undefined) return;
     local.connections -= 1;
     const nowMs = performance.now();
@@ -111,7 +113,9 @@ export class PresenceService {
 
   private remove(local: Local): void {
     this.leaving.delete(local);
-    this.locals.delete(keyOf(local.scope, local.userId));
+    const users = this.locals.get(local.scope);
+    users?.delete(local.userId);
+    if (users?.size === 0) this.locals.delete(local.scope);
     this.change({ ...entryOf(local, true), connections: null });
   }
 
@@ -151,7 +155,7 @@ export class PresenceService {
   /** Only the newest state of an entry is worth writing later. */
   private keepUnwritten(entry: PresenceEntry): void {
     const key = keyOf(entry.scope, entry.userId);
-    const local = this.locals.get(key);
+    const local = this.locals.get(entry.scope)?.get(entry.userId);
     this.unwritten.set(
       key,
       local === undefined ? { ...entry, connections: null } : entryOf(local, entry.announce),
@@ -163,7 +167,9 @@ export class PresenceService {
   }
 
   private enterAll(reaped: boolean): void {
-    const entries = [...this.locals.values()].map((local) => entryOf(local, reaped));
+    const entries = [...this.locals.values()]
+      .flatMap((users) => [...users.values()])
+      .map((local) => entryOf(local, reaped));
     if (entries.length > 0) this.write(entries);
   }
 }

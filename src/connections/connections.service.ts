@@ -116,7 +116,7 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     connection.outbox.close();
     add(this.byUser, connection.userId, -1);
     add(this.byAddress, connection.address, -1);
-    for (const [room, channel] of connection.rooms) {
+    for (const [room, channel] of connection.rooms.list()) {
       // A join under way undoes itself.
       if (channel === null) continue;
       channel.remove(connection);

@@ -102,7 +102,7 @@ export class RoomsService {
 
   /** Takes the connection out of the rooms that its present token does not allow. */
   async recheck(connection: Connection): Promise<void> {
-    const rooms = [...connection.rooms.keys()];
+    const rooms = connection.rooms.list().map(([room]) => room);
     const verdicts = await Promise.all(rooms.map(async (room) => this.mayStay(connection, room)));
     rooms.forEach((room, index) => {
       if (verdicts[index] === false) this.expel(connection, room);

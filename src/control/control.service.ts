@@ -75,7 +75,10 @@ export class ControlService implements OnApplicationBootstrap {
     return {
       connection_id: connection.id,
       instance: this.instance.name,
-      rooms: [...connection.rooms].filter(([, channel]) => channel !== null).map(([room]) => room),
+      rooms: connection.rooms
+        .list()
+        .filter(([, channel]) => channel !== null)
+        .map(([room]) => room),
       connected_at: connection.connectedAtMs,
     };
   }

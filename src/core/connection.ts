@@ -8,6 +8,7 @@ import type { Identity } from './identity.js';
 import type { OutboxOwner } from './outbox.js';
 import { Outbox } from './outbox.js';
 import { Publications } from './publications.js';
+import { Rooms } from './rooms.js';
 import type { TokenBucket } from './token-bucket.js';
 import type { Transport } from './transport.js';
 import type { Turn } from './turn.js';
@@ -26,8 +27,7 @@ export class Connection implements OutboxOwner {
   state: 'opening' | 'open' | 'closing' | 'closed' = 'opening';
   readonly outbox: Outbox;
   readonly connectedAtMs = Date.now();
-  /** The rooms it is a member of, or about to be (null). */
-  readonly rooms = new Map<string, Channel | null>();
+  readonly rooms = new Rooms();
   /** Rooms a backend has put it into, whatever its token allows; made when there is one. */
   placed: Set<string> | null = null;
   /** The broadcast channel and the user's own, once open. */

@@ -12,6 +12,7 @@ import {
   subscriberBlackHoled,
   subscriberDeaf,
 } from './links-to-redis.js';
+import { expiry, revocation } from './revocation.js';
 import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
 
 /** Every row, in the order of the table. */
@@ -38,4 +39,6 @@ export const rows: readonly Row[] = [
   cluster,
   allKilled,
   idle,
+  revocation,
+  expiry,
 ];

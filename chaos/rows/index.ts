@@ -1,5 +1,6 @@
 import type { Row } from '../row.js';
 import { baseline } from './baseline.js';
+import { bigRoom } from './big-room.js';
 import { linkCut, seams } from './client-links.js';
 import { dishonestResumes } from './dishonest-resumes.js';
 import { cluster, failovers } from './failover.js';
@@ -13,6 +14,7 @@ import {
   subscriberDeaf,
 } from './links-to-redis.js';
 import { expiry, revocation } from './revocation.js';
+import { presenceKill } from './presence-kill.js';
 import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
 
 /** Every row, in the order of the table. */
@@ -39,6 +41,8 @@ export const rows: readonly Row[] = [
   cluster,
   allKilled,
   idle,
+  bigRoom,
+  presenceKill,
   revocation,
   expiry,
 ];

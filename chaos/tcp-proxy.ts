@@ -35,6 +35,7 @@ export class TcpProxy {
   readonly links = new Set<Link>();
   /** For links to come. */
   swallowsNew: Way = 'none';
+  onLink: ((link: Link) => void) | null = null;
 
   private constructor(
     private readonly server: Server,
@@ -77,6 +78,7 @@ export class TcpProxy {
     const link = new Link(client, server);
     link.swallows = this.swallowsNew;
     this.links.add(link);
+    this.onLink?.(link);
     client.setNoDelay(true);
     server.setNoDelay(true);
     client.on('data', (chunk) => {

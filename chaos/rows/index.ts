@@ -16,6 +16,8 @@ import {
 import { expiry, revocation } from './revocation.js';
 import { presenceKill } from './presence-kill.js';
 import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
+import { webhook } from './webhook.js';
+import { worker } from './worker.js';
 
 /** Every row, in the order of the table. */
 export const rows: readonly Row[] = [
@@ -45,4 +47,6 @@ export const rows: readonly Row[] = [
   presenceKill,
   revocation,
   expiry,
+  worker,
+  webhook,
 ];

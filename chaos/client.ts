@@ -20,6 +20,8 @@ export class Tally {
   /** Closes that the client did not ask for, by code. */
   readonly closes = new Map<number, number>();
   readonly refusals = new Map<number, number>();
+  /** `reconnect` events: each should come before a 1012. */
+  reconnects = 0;
   cuts = 0;
   resumes = 0;
   recovered = 0;
@@ -53,6 +55,8 @@ type Message = Record<string, unknown>;
 export class ResumingClient {
   isJoined = false;
   address = '';
+  /** The name of the instance that it is connected to, or was. */
+  instance = '';
   isStopped = false;
   #socket: WebSocket | null = null;
   #positions = new Map<string, Position>();
@@ -261,6 +265,7 @@ export class ResumingClient {
         this.#onGap(message);
         return;
       case 'reconnect':
+        this.venue.tally.reconnects += 1;
         this.#afterMs = Number(message['after_ms']);
         return;
       case 'ack':
@@ -283,6 +288,7 @@ export class ResumingClient {
   }
 
   #onConnected(message: Message): void {
+    this.instance = String(message['instance']);
     const direct = `user:${this.name}`;
     const { resume } = this.#asked;
     if (resume) this.#count(message['recovered'] === true);

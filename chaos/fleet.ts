@@ -21,6 +21,8 @@ export interface FleetOptions {
   readonly settings?: Record<string, string>;
   readonly gateways?: number;
   readonly size?: Partial<Size>;
+  /** What clients connect to in place of the instances, and the ports that these take, one after the other. */
+  readonly front?: { readonly address: string; readonly ports: readonly number[] };
 }
 
 /** Gateways, clients and load of one row. */
@@ -37,13 +39,14 @@ export class Fleet implements Venue {
   #rssPeak = new Map<number, number>();
   #load: Promise<void> | null = null;
   #isLoading = false;
+  #started = 0;
   #sampler: NodeJS.Timeout | null = null;
   #began = performance.now();
   #settings: Record<string, string>;
 
   private constructor(
     private readonly context: Context,
-    options: FleetOptions,
+    private readonly options: FleetOptions,
   ) {
     this.size = { ...context.size, ...options.size };
     this.#settings = {
@@ -77,7 +80,11 @@ export class Fleet implements Venue {
   }
 
   async addGateway(): Promise<GatewayProcess> {
-    const gateway = await GatewayProcess.start(this.#settings);
+    const port = this.options.front?.ports[(this.#started += 1) - 1];
+    const gateway = await GatewayProcess.start({
+      ...this.#settings,
+      ...(port === undefined ? {} : { PORT: String(port) }),
+    });
     this.gateways.push(gateway);
     await isReady(gateway);
     return gateway;
@@ -85,6 +92,7 @@ export class Fleet implements Venue {
 
   /** Those a balancer would know; all where none runs. */
   addresses(): readonly string[] {
+    if (this.options.front !== undefined) return [this.options.front.address];
     const running = this.gateways.filter((gateway) => gateway.isRunning);
     return (running.length > 0 ? running : this.gateways).map((gateway) => gateway.ws(''));
   }

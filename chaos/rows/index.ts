@@ -4,7 +4,8 @@ import { bigRoom } from './big-room.js';
 import { linkCut, seams } from './client-links.js';
 import { dishonestResumes } from './dishonest-resumes.js';
 import { cluster, failovers } from './failover.js';
-import { allKilled, gatewayFrozen, gatewayKilled, handshakeStorm, rollingRestart } from './gateways.js';
+import { allKilled, gatewayFrozen, gatewayKilled, rollingRestart } from './gateways.js';
+import { handshakeStorm } from './handshakes.js';
 import { idle } from './idle.js';
 import {
   lostReply,
@@ -25,9 +26,9 @@ export const rows: readonly Row[] = [
   linkCut,
   seams,
   dishonestResumes,
-  gatewayKilled,
+  ...gatewayKilled,
   gatewayFrozen,
-  rollingRestart,
+  ...rollingRestart,
   handshakeStorm,
   redisKilled,
   redisKilledAlways,

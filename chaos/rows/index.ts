@@ -15,6 +15,7 @@ import {
   subscriberDeaf,
 } from './links-to-redis.js';
 import { expiry, revocation } from './revocation.js';
+import { presenceWalk } from './presence-walk.js';
 import { presenceKill } from './presence-kill.js';
 import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
 import { webhook } from './webhook.js';
@@ -46,6 +47,7 @@ export const rows: readonly Row[] = [
   idle,
   bigRoom,
   presenceKill,
+  presenceWalk,
   revocation,
   expiry,
   worker,

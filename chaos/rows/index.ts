@@ -18,6 +18,7 @@ import { expiry, revocation } from './revocation.js';
 import { presenceWalk } from './presence-walk.js';
 import { presenceKill } from './presence-kill.js';
 import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
+import { tenants } from './tenants.js';
 import { webhook } from './webhook.js';
 import { worker } from './worker.js';
 
@@ -48,6 +49,7 @@ export const rows: readonly Row[] = [
   bigRoom,
   presenceKill,
   presenceWalk,
+  tenants,
   revocation,
   expiry,
   worker,

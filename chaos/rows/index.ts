@@ -4,6 +4,7 @@ import { bigRoom } from './big-room.js';
 import { linkCut, seams } from './client-links.js';
 import { dishonestResumes } from './dishonest-resumes.js';
 import { cluster, failovers } from './failover.js';
+import { foreignMessages } from './garbage.js';
 import { allKilled, gatewayFrozen, gatewayKilled, rollingRestart } from './gateways.js';
 import { handshakeStorm } from './handshakes.js';
 import { idle } from './idle.js';
@@ -15,6 +16,7 @@ import {
   subscriberDeaf,
 } from './links-to-redis.js';
 import { expiry, revocation } from './revocation.js';
+import { origins } from './origins.js';
 import { presenceWalk } from './presence-walk.js';
 import { presenceKill } from './presence-kill.js';
 import { redisEmptied, redisHung, redisKilled, redisKilledAlways, subscribersKilled } from './redis.js';
@@ -50,6 +52,8 @@ export const rows: readonly Row[] = [
   presenceKill,
   presenceWalk,
   tenants,
+  foreignMessages,
+  origins,
   revocation,
   expiry,
   worker,

@@ -118,6 +118,7 @@ describe('JWT_JWKS_URI', () => {
   it('refuses what the keys did not sign that way', async () => {
     const user = fresh('user');
     const claims = { sub: user, exp: inSeconds(3600) };
+    const head = { alg: 'RS256', kid: rsa.id };
     const stranger = issuerKey('RS256');
     const bad: [string, string][] = [
       ['HS256 with the public key', forge({ alg: 'HS256', kid: rsa.id }, claims, rsa.publicPem)],
@@ -147,6 +148,9 @@ describe('JWT_JWKS_URI', () => {
       ['__proto__ as key id', signed(rsa, user, { kid: '__proto__' })],
       ['a path as key id', signed(rsa, user, { kid: '../../etc/passwd' })],
       ['crit', signed(rsa, user, { crit: ['exp'] })],
+      ['an exp that has passed', forge(head, { sub: user, exp: inSeconds(-1) }, rsa.privateKey)],
+      ['an nbf to come', forge(head, { ...claims, nbf: inSeconds(60) }, rsa.privateKey)],
+      ['no sub', forge(head, { exp: inSeconds(60) }, rsa.privateKey)],
       [
         'a key of its own',
         signed({ ...stranger, id: 'own' }, user, { jwk: stranger.jwk, jku: `${issuer.url}/evil` }),
@@ -224,6 +228,25 @@ describe('JWT_JWKS_URI', () => {
     published = [rsa, ec, next];
     passCooldown();
     expect(await admitted(signed(next, fresh('user')))).toBe(101);
+  });
+
+  it('while the issuer does not answer, its known keys verify at once and others are refused in time', async () => {
+    passCooldown();
+    expect(await admitted(signed(rsa, fresh('user')))).toBe(101);
+    let isAsked: () => void = () => undefined;
+    const asked = new Promise<void>((resolve) => (isAsked = resolve));
+    issuer.respond = () => isAsked();
+    passCooldown();
+    let isRefused = false;
+    const unknown = admitted(signed(next, fresh('user'), { kid: fresh('unknown') })).then((code) => {
+      isRefused = true;
+      return code;
+    });
+    await asked;
+    for (const key of [rsa, ec, rsa]) expect(await admitted(signed(key, fresh('user')))).toBe(101);
+    // They were not held up by the one that waits for the issuer.
+    expect(isRefused).toBe(false);
+    expect(await unknown).toBe(401);
   });
 
   it('one bad key in the set does not hide the good ones', async () => {

@@ -117,7 +117,12 @@ const sketches: readonly Sketch[] = [
         {
           name: 'F',
           instances: 1,
-          load: { mode: 'connect', connections, rooms: connections / 10, 'warmup-connections': 3 * connections },
+          load: {
+            mode: 'connect',
+            connections,
+            rooms: connections / 10,
+            'warmup-connections': 3 * connections,
+          },
         },
       ];
     },

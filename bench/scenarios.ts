@@ -1,4 +1,4 @@
-import type { Server } from './servers.js';
+import { PUBLIC_PATH, type Server } from './servers.js';
 import type { FigureName } from './figures.js';
 import type { LoadOptions } from './load-program.js';
 
@@ -33,8 +33,9 @@ export interface Scenario {
   points(size: Size): readonly Point[];
 }
 
-/** The twin with tokens differs in its handshakes alone. */
-const isNoTwin = (server: Server): boolean => server.name !== 'socketio-jwt';
+/** One twin differs in its handshakes alone, another in its way to the sockets. */
+const isNoTwin = ({ name }: Server): boolean => name !== 'socketio-jwt' && name !== PUBLIC_PATH;
+const hasFanOut = ({ name }: Server): boolean => name !== 'socketio-jwt';
 /** Of fixed rates: so many deliveries a second, however many members share them. */
 const DELIVERIES_PER_SECOND = 30_000;
 
@@ -50,6 +51,7 @@ const sketches: readonly Sketch[] = [
     name: 'A',
     title: 'One room of 1,000, a fixed 50 messages a second',
     figures: ['cpuUsPerDelivery', 'redisCpuUsPerDelivery', 'p50Ms', 'p99Ms', 'loadCpuPercent'],
+    suits: hasFanOut,
     points: (size) => [
       { name: 'A', instances: 1, load: rate(size, { connections: 1000, rooms: 1 }, 50, 20) },
     ],
@@ -58,6 +60,7 @@ const sketches: readonly Sketch[] = [
     name: 'A-max',
     title: 'One room of 1,000, closed loop of 64 messages',
     figures: ['deliveriesPerSecond', 'cpuUsPerDelivery', 'loadCpuPercent'],
+    suits: hasFanOut,
     points: (size) => [
       { name: 'A-max', instances: 1, load: closed(size, { connections: 1000, rooms: 1 }, 64, 50) },
     ],
@@ -110,7 +113,7 @@ const sketches: readonly Sketch[] = [
     name: 'F',
     title: 'Handshakes, 64 at a time: connect and join one room',
     figures: ['connectsPerSecond', 'cpuUsPerConnect', 'loadCpuPercent'],
-    suits: () => true,
+    suits: ({ name }) => name !== PUBLIC_PATH,
     points: (size) => {
       const connections = size.isQuick ? 2_000 : 10_000;
       return [
@@ -121,7 +124,7 @@ const sketches: readonly Sketch[] = [
             mode: 'connect',
             connections,
             rooms: connections / 10,
-            'warmup-connections': 3 * connections,
+            'warmup-connections': connections,
           },
         },
       ];

@@ -2,32 +2,53 @@ import { median, type FigureName } from './figures.js';
 import type { Measurement } from './measurement.js';
 import { REFERENCE } from './servers.js';
 
-/** What Fanfare wants to be against Socket.IO with its redis-adapter: at most or at least so many times its figure. */
+/** What a variant of Fanfare wants to be: a multiple of the figure of others (of the best of them), or a plain figure. */
 export interface Target {
   readonly point: string;
   readonly figure: FigureName;
   readonly what: string;
+  readonly variant: string;
+  /** None: the figure itself. */
+  readonly against: readonly string[];
   readonly atLeast?: number;
   readonly atMost?: number;
 }
 
+const NODE_PEERS = ['socketio', 'socketio-streams', 'nest', 'ws'];
+const ephemeral = 'fanfare-ephemeral';
+const durable = 'fanfare-durable';
+const stream = 'fanfare-stream';
+
 export const TARGETS: readonly Target[] = [
-  { point: 'A', figure: 'cpuUsPerDelivery', what: 'A: CPU per delivery, room of 1,000', atMost: 0.5 },
-  { point: 'A-max', figure: 'deliveriesPerSecond', what: 'A-max: deliveries/s, room of 1,000', atLeast: 5 },
-  { point: 'B', figure: 'messagesPerSecond', what: 'B: messages/s, 100 rooms of 10', atLeast: 2 },
-  { point: 'C', figure: 'p99Ms', what: 'C: p99 latency, two instances', atMost: 1 },
-  { point: 'D', figure: 'rssBytesPerConnection', what: 'D: memory per idle connection', atMost: 0.6 },
-  { point: 'E', figure: 'messagesPerSecond', what: 'E: messages/s from clients', atLeast: 1.5 },
-  { point: 'E', figure: 'cpuUsPerMessage', what: 'E: CPU per message from clients', atMost: 0.67 },
-  { point: 'F', figure: 'connectsPerSecond', what: 'F: connects/s, with JWT, against none', atLeast: 1 },
+  least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', stream, [REFERENCE], 0.45),
+  least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', ephemeral, [REFERENCE], 0.36),
+  least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', durable, [ephemeral], 1.15),
+  most('A-max', 'deliveriesPerSecond', 'A-max: deliveries/s', stream, [REFERENCE], 8),
+  most('A-max', 'deliveriesPerSecond', 'A-max: deliveries/s', ephemeral, ['bun'], 1),
+  most('B', 'messagesPerSecond', 'B: messages/s, 100 rooms of 10', ephemeral, [REFERENCE], 4),
+  most('B', 'messagesPerSecond', 'B: messages/s, 100 rooms of 10', durable, [REFERENCE], 2.5),
+  least('C', 'p99Ms', 'C: p99, two instances', ephemeral, NODE_PEERS, 1.1),
+  least('D', 'rssBytesPerConnection', 'D: memory per idle connection', ephemeral, [REFERENCE], 0.55),
+  least('D', 'rssBytesPerConnection', 'D: memory per idle connection', durable, [REFERENCE], 0.55),
+  most('E', 'messagesPerSecond', 'E: messages/s of clients', ephemeral, [REFERENCE], 2),
+  most('E', 'messagesPerSecond', 'E: messages/s of clients', durable, [REFERENCE], 1.5),
+  most('F', 'connectsPerSecond', 'F: connects/s', ephemeral, [REFERENCE], 1.2),
+  most('F', 'connectsPerSecond', 'F: connects/s', ephemeral, ['socketio-jwt'], 2),
+  least('G', 'resumeSeconds', 'G: seconds until 2,000 are back', durable, [], 5),
+  least('G', 'loopDelayP99Ms', 'G: event loop delay p99, ms', durable, [], 100),
+  least('G', 'redisCallsPerResume', 'G: Redis calls per resume', durable, [], 3),
 ];
 
-/** Fanfare's median as a multiple of the reference's; NaN where one of them has none. */
-export function ratioOf(target: Target, server: string, measurements: readonly Measurement[]): number {
-  return (
-    medianOf(target.point, server, target.figure, measurements) /
-    medianOf(target.point, REFERENCE, target.figure, measurements)
-  );
+/** The figure, as a multiple of the best of those that it is held against; NaN where one of the two was not measured. */
+export function ratioOf(target: Target, measurements: readonly Measurement[]): number {
+  const { point, figure, variant, against } = target;
+  const own = medianOf(point, variant, figure, measurements);
+  if (against.length === 0) return own;
+  const others = against
+    .map((server) => medianOf(point, server, figure, measurements))
+    .filter((value) => Number.isFinite(value));
+  if (others.length === 0) return NaN;
+  return own / (target.atLeast === undefined ? Math.min(...others) : Math.max(...others));
 }
 
 export function isMet({ atLeast = -Infinity, atMost = Infinity }: Target, ratio: number): boolean {
@@ -53,4 +74,26 @@ export function valuesOf(
     .filter((one) => one.point === point && one.server === server)
     .map((one) => one.figures[figure])
     .filter((value) => value !== undefined);
+}
+
+function least(
+  point: string,
+  figure: FigureName,
+  what: string,
+  variant: string,
+  against: readonly string[],
+  atMost: number,
+): Target {
+  return { point, figure, what, variant, against, atMost };
+}
+
+function most(
+  point: string,
+  figure: FigureName,
+  what: string,
+  variant: string,
+  against: readonly string[],
+  atLeast: number,
+): Target {
+  return { point, figure, what, variant, against, atLeast };
 }

@@ -11,15 +11,18 @@ import { Script } from './script.js';
  */
 export const publishScript = new Script(`
 local call = redis.call
-local replid = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
 local announce, size, log_ttl, meta_ttl, idem_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local now = call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
+local replid, now
 local lives, channels, answers = {}, {}, {}
 
 -- The script asks for the fence itself: a connection can outlive the promotion of the server it leads to.
 local function life_of(tag)
   if lives[tag] then return lives[tag] end
+  if not replid then
+    replid = string.match(call('INFO', 'replication'), 'master_replid:(%x+)')
+    local time = call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
   local name, fence, seq = string.match(call('GET', tag .. ':life') or '', '^(%S+) (%S+) (%d+)$')
   lives[tag] = { tag = tag, name = name, fenced = fence ~= replid, seq = tonumber(seq) }
   return lives[tag]

@@ -348,7 +348,7 @@ export class RedisBroker extends Broker {
 
   private onOwnMessage(bus: string, message: Buffer): void {
     if (bus === this.keys.instance(this.options.instance)) {
-      this.calls.onAnswer(message.toString('utf8'));
+      this.countForeign(this.calls.onAnswer(message.toString('utf8')));
     } else if (bus === this.keys.control) {
       this.onControlMessage(message.toString('utf8'));
     } else if (bus.endsWith(':notices')) {
@@ -362,7 +362,11 @@ export class RedisBroker extends Broker {
       this.compareHeadsNow();
       return;
     }
-    this.calls.onControlMessage(message);
+    this.countForeign(this.calls.onControlMessage(message));
+  }
+
+  private countForeign(isOurs: boolean): void {
+    if (!isOurs) this.telemetry.busMessageDropped('malformed');
   }
 }
 

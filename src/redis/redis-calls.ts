@@ -81,26 +81,31 @@ export class RedisCalls {
     await (sharded ? commands.spublish(bus, message) : commands.publish(bus, message));
   }
 
-  onControlMessage(message: string): void {
+  /** Answers whether it was a question. */
+  onControlMessage(message: string): boolean {
     const [head, text] = splitOnce(message);
     const [verb, kind = '', nonce = '', asker = ''] = head.split(' ');
     const answerer = this.answerers.get(kind);
-    if (verb !== 'ask' || answerer === undefined) return;
+    if (verb !== 'ask' || answerer === undefined || asker === '') return false;
     this.reply(answerer, nonce, asker, text).catch((error: unknown) => {
       this.logger.warn(
         `a question (${kind}) was not answered: ${error instanceof Error ? error.message : String(error)}`,
       );
     });
+    return true;
   }
 
-  onAnswer(message: string): void {
+  /** Answers whether it was an answer; one that comes too late is one, too. */
+  onAnswer(message: string): boolean {
     const [head, text] = splitOnce(message);
     const [verb, nonce = '', instance = ''] = head.split(' ');
+    if (verb !== 'answer' || nonce === '' || instance === '') return false;
     const question = this.questions.get(nonce);
-    if (verb !== 'answer' || question === undefined) return;
+    if (question === undefined) return true;
     question.answers.set(instance, text);
-    for (const expected of question.expected) if (!question.answers.has(expected)) return;
+    for (const expected of question.expected) if (!question.answers.has(expected)) return true;
     question.done();
+    return true;
   }
 
   private async reply(answerer: Answerer, nonce: string, asker: string, text: string): Promise<void> {

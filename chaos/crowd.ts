@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { tracked } from '../test/support/child.js';
 
 const program = fileURLToPath(new URL('./crowd-process.ts', import.meta.url));
-const loader = new URL('./typescript.mjs', import.meta.url).href;
+const loader = new URL('../scripts/typescript.mjs', import.meta.url).href;
 
 export interface Opening {
   readonly url: string;

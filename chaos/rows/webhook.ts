@@ -11,7 +11,7 @@ import type { Context, Row } from '../row.js';
 import type { Receipt } from '../webhook-receiver.js';
 
 const program = fileURLToPath(new URL('../webhook-receiver.ts', import.meta.url));
-const loader = new URL('../typescript.mjs', import.meta.url).href;
+const loader = new URL('../../scripts/typescript.mjs', import.meta.url).href;
 const SECRET = 'a secret of the backend';
 const LANES = 10;
 /** Each user connects, fills a room of its own, empties it, and disconnects. */

@@ -35,6 +35,7 @@ export interface StormReadings {
 
 export function figuresOf(outcome: Outcome, load: LoadOptions, storm: StormReadings | null): Figures {
   const { connecting, measured, connected } = outcome;
+  if (connected === 0) return {};
   const figures: Figures = {
     connectsPerSecond: connected / connecting.seconds,
     cpuUsPerConnect: (connecting.serverCpuSeconds * 1e6) / connected,

@@ -40,12 +40,10 @@ export async function measure(
       instances.push(await ServerProcess.start(server.command(node), redis.url));
     await pause(CALM_MS);
     const { figures, faults } = await loaded(server, point, instances, redis);
-    for (const instance of instances)
-      if (instance.exit !== null)
-        faults.push(
-          `the server ended with ${instance.exit.code ?? instance.exit.signal}: ${instance.lastWords}`,
-        );
-    return { ...common, figures, faults };
+    const ended = instances.flatMap(({ exit, lastWords }) =>
+      exit === null ? [] : [`the server ended with ${exit.code ?? exit.signal}: ${lastWords}`],
+    );
+    return { ...common, figures: ended.length > 0 ? {} : figures, faults: [...faults, ...ended] };
   } catch (error) {
     return { ...common, figures: {}, faults: [error instanceof Error ? error.message : String(error)] };
   } finally {

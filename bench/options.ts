@@ -55,7 +55,7 @@ export function readOptions(argv: readonly string[]): Options {
       values.scenario === undefined ? usualScenarios(values.quick) : named(values.scenario, scenarios),
     servers: values.server === undefined ? usualServers(values.quick) : named(values.server, servers),
     out: values.out === undefined ? fileURLToPath(new URL('report/', import.meta.url)) : resolve(values.out),
-    node: working(values.node ?? process.execPath),
+    node: working(values.node?.includes('/') ? resolve(values.node) : (values.node ?? process.execPath)),
     command: ['npm run bench', ...(argv.length === 0 ? [] : ['--', ...argv])].join(' '),
   };
 }

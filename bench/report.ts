@@ -115,8 +115,12 @@ function cell(
 ): string {
   const own = measurements.filter((one) => one.point === point && one.server === server);
   const value = medianOf(point, server, figure, own);
-  if (!Number.isFinite(value)) return own.some((one) => one.faults.length > 0) ? 'failed' : '–';
-  return `${digits(value, FIGURES[figure].digits)}${own.some((one) => one.faults.length > 0) ? ' *' : ''}`;
+  if (!Number.isFinite(value)) return hasFault(own) ? 'failed' : '–';
+  return `${digits(value, FIGURES[figure].digits)}${hasFault(own) ? ' *' : ''}`;
+}
+
+function hasFault(measurements: readonly Measurement[]): boolean {
+  return measurements.some((one) => one.faults.length > 0);
 }
 
 function faults({ measurements }: Run): string {

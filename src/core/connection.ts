@@ -154,10 +154,12 @@ export class Connection implements OutboxOwner {
   /** Like {@link after}, but also once what was published to the channel before is stored: for what has to see it. */
   afterAll<T>(channel: string, step: () => T | Promise<T>): T | Promise<T> {
     const change = this.changes?.get(channel);
-    const publication = this.publications?.settled(channel);
-    return change === undefined && publication === undefined
-      ? step()
-      : Promise.all([change, publication]).then(step);
+    if (change === undefined) {
+      const publications = this.publications?.settled(channel);
+      return publications === undefined ? step() : publications.then(step);
+    }
+    // What was to be published after the change has only just begun when it is done.
+    return change.then(() => this.publications?.settled(channel)).then(step);
   }
 
   /** Like {@link afterAll}, and what is asked later for the channel waits for it. */

@@ -15,7 +15,7 @@ import { Telemetry } from '../core/telemetry.js';
 import { ProtocolError } from '../protocol/errors.js';
 import { InOrder, PLAIN_TEXT } from './message-decorators.js';
 import type { ClientMessage } from './message-parser.js';
-import { isMessage, isTooDeep, parseJson, parseMessage, refOf } from './message-parser.js';
+import { isMessage, parseJson, parseMessage, refOf } from './message-parser.js';
 
 type Input = (connection: Connection, message: unknown, context: ExecutionContextHost) => unknown;
 
@@ -111,7 +111,7 @@ export class Dispatcher {
 
   /** The `ref` of a frame that is not going to be handled. */
   refOfText(text: string): ReturnType<typeof refOf> {
-    return isTooDeep(text) ? undefined : refOf(parseJson(text));
+    return refOf(parseJson(text));
   }
 
   private run(connection: Connection, route: Route, message: ClientMessage | string): void {

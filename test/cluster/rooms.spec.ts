@@ -48,6 +48,41 @@ describe('two instances with one Redis', () => {
     expect(outsider.unread('chat')).toEqual([]);
   });
 
+  it('let a leave and a join wait for what was sent to the room before, though the first join is not answered yet', async () => {
+    const { one, other } = cluster();
+    for (const place of [one, other]) {
+      const room = fresh('room');
+      const witness = await place.as(fresh('bob'));
+      await witness.request({ type: 'join_room', room });
+      const alice = await one.as(fresh('alice'));
+      alice.send({ type: 'join_room', room });
+      for (const content of [1, 2]) alice.send({ type: 'room_message', room, content, ref: content });
+      alice.send({ type: 'leave_room', room });
+      alice.send({ type: 'join_room', room, ref: 'again' });
+      const again = await alice.next((message) => message['ref'] === 'again');
+      const seen = alice.all.filter(({ event = '' }) => ['chat', 'joined_room', 'left_room'].includes(event));
+      expect(seen.map(({ event, content }) => content ?? event)).toEqual([
+        'joined_room',
+        1,
+        2,
+        'left_room',
+        'joined_room',
+      ]);
+      expect(again['last_event_id']).toBe(2);
+      await witness.next(notice('user_left', alice.userId, room));
+      const order = witness.all.filter(
+        ({ event, user_id: user }) =>
+          event === 'chat' || (user === alice.userId && event !== 'user_connected'),
+      );
+      expect(order.map(({ event, content }) => content ?? event).slice(0, 4)).toEqual([
+        'user_joined',
+        1,
+        2,
+        'user_left',
+      ]);
+    }
+  });
+
   it('carry a direct message to every connection of its user', async () => {
     const { alice, bob } = await pair();
     const tab = await cluster().one.as(bob.userId);

@@ -569,7 +569,8 @@ describe('the ref of a frame that is not handled', () => {
     ['{"ref":7}', 7],
     ['not json', undefined],
     ['['.repeat(100), undefined],
-    [`{"ref":7,"a":${'['.repeat(100)}${']'.repeat(100)}}`, undefined],
+    [`{"ref":7,"a":${'['.repeat(100)}${']'.repeat(100)}}`, 7],
+    [`{"a":${'['.repeat(30_000)}${']'.repeat(30_000)},"ref":8}`, 8],
   ])('of %s is %s', async (frame, ref) => {
     const { dispatcher } = await booted();
     expect(dispatcher.refOfText(frame)).toBe(ref);

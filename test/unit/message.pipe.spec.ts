@@ -80,6 +80,7 @@ describe('a message becomes its DTO', () => {
     [JoinRoomDto, { room: 'a', last_event_id: null, epoch: null, rewind: 100 }],
     [PresenceDto, { room: 'a', limit: 1_000, cursor: Buffer.from('alice').toString('base64url') }],
     [HistoryDto, { room: 'a', before: 0, limit: 1 }],
+    [HistoryDto, { room: 'a', before: null }],
     [AckEventsDto, { last_event_id: 0 }],
     [AckEventsDto, { last_event_id: 1, direct: true, epoch: null }],
     [AuthDto, { token: '' }],

@@ -30,7 +30,7 @@ export class PresenceDto extends RoomDto {
 }
 
 export class HistoryDto extends RoomDto {
-  @Optional() @IsEventId() before?: number;
+  @Nullable() @IsEventId() before?: number | null;
   @Optional() @IsInt() @Min(1) @Max(MAX_LIMIT) limit?: number;
 }
 

@@ -1,4 +1,4 @@
-import { Script } from './script.js';
+import { READ_FUNCTIONS, Script } from './script.js';
 
 /**
  * Numbers, stores and announces a batch of publications in one atomic step. What several of them have in common is
@@ -9,7 +9,7 @@ import { Script } from './script.js';
  * publication its kind (`e` ephemeral, `d` durable, `k<digest>` durable with an idempotency key), exclude and body.
  * Answers for each `<id> <epoch> <duplicate 0|1> <seq>`, `FENCED` (nothing was written) or `ERROR <text>`.
  */
-export const publishScript = new Script(`
+export const publishScript = new Script(`${READ_FUNCTIONS}
 local call = redis.call
 local announce, size, log_ttl, meta_ttl, idem_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local replid, now
@@ -23,27 +23,15 @@ local function life_of(tag)
     local time = call('TIME')
     now = time[1] * 1000 + math.floor(time[2] / 1000)
   end
-  local name, fence, seq = string.match(call('GET', tag .. ':life') or '', '^(%S+) (%S+) (%d+)$')
-  lives[tag] = { tag = tag, name = name, fenced = fence ~= replid, seq = tonumber(seq) }
+  local name, fence, seq = read_life(tag .. ':life')
+  lives[tag] = { tag = tag, name = name, fenced = fence ~= replid, seq = seq }
   return lives[tag]
 end
 
--- The id and epoch of the channel's last event; id 0 where it was never written in this life.
 local function read_numbering(channel)
   local life = life_of(string.match(channel.base, '^[^}]+}'))
   channel.life = life
-  if life.fenced then return end
-  local value = redis.pcall('GET', channel.base .. ':meta')
-  if type(value) == 'table' and value.err then
-    channel.err = value.err
-    return
-  end
-  local id, epoch = string.match(value or '', '^(%d+) (%S+)$')
-  if id and string.sub(epoch, 1, #life.name + 1) == life.name .. '.' then
-    channel.id, channel.epoch = tonumber(id), epoch
-  else
-    channel.id = 0
-  end
+  if not life.fenced then channel.id, channel.epoch = read_meta(channel.base .. ':meta', life.name) end
 end
 
 local function collect(channel, seq, id, epoch, exclude, body)
@@ -70,7 +58,8 @@ local function publish(base, kind, exclude, body)
   if not channel.life then read_numbering(channel) end
   local life = channel.life
   if life.fenced then return 'FENCED' end
-  if channel.err then return 'ERROR ' .. channel.err end
+  -- Where there is no id, the reason stands in the place of the epoch.
+  if not channel.id then return 'ERROR ' .. channel.epoch end
   local seq, id = life.seq + 1, channel.id + 1
   if id == 1 then
     channel.epoch = life.name .. '.' .. seq

@@ -9,13 +9,8 @@ export class Script {
   }
 }
 
-/**
- * Reads `<life> <fence> <seq>` of a partition and says whether the fence is the replication id of the primary that
- * runs the script: only then are the numbers below it the ones that were given out. The script asks itself, since a
- * connection can outlive the promotion of the server it leads to.
- */
-export const LIFE_FUNCTIONS = `
-local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+/** Readers of what the numbering is kept in; they write nothing. */
+export const READ_FUNCTIONS = `
 local function read_life(key)
   local value = redis.call('GET', key)
   if not value then return nil end
@@ -35,3 +30,12 @@ local function read_meta(key, life)
   return 0, life .. '.0'
 end
 `;
+
+/**
+ * Reads `<life> <fence> <seq>` of a partition and says whether the fence is the replication id of the primary that
+ * runs the script: only then are the numbers below it the ones that were given out. The script asks itself, since a
+ * connection can outlive the promotion of the server it leads to.
+ */
+export const LIFE_FUNCTIONS = `
+local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+${READ_FUNCTIONS}`;

@@ -2,12 +2,23 @@ import { Injectable, Logger } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
 import { BrokerUnavailable } from '../core/broker.js';
 import type { Connection } from '../core/connection.js';
-import type { ClusterTotals, PresenceEntry, PresencePage, PresenceScope } from '../core/presence-store.js';
+import type {
+  ClusterTotals,
+  PresenceEntry,
+  PresencePage,
+  PresenceScope,
+  RoomCounts,
+  RoomsPage,
+} from '../core/presence-store.js';
+import { Pacer } from '../core/pacer.js';
 import { PresenceStore } from '../core/presence-store.js';
 
 /** What could not be written is tried again this often. */
 const RETRY_MS = 1_000;
 const GRACE_SWEEPS = 20;
+/** In a storm of connects the store is written to no more often: others see a change up to 10 ms later. */
+const WRITES_PER_SECOND = 100;
+const WRITES_BURST = 20;
 const MIN_GRACE_SWEEP_MS = 10;
 
 interface Local {
@@ -30,8 +41,9 @@ export class PresenceService {
   private readonly locals = new Map<PresenceScope, Map<string, Local>>();
   /** Those without a connection that are still in their grace. */
   private readonly leaving = new Set<Local>();
-  /** Changes of this turn, in order. */
+  /** Changes that go to the store next, in order. */
   private queue: PresenceEntry[] = [];
+  private readonly pacer = new Pacer(WRITES_PER_SECOND, WRITES_BURST, () => this.writeQueue());
   /** What the store does not know yet, because it was away. */
   private readonly unwritten = new Map<string, PresenceEntry>();
   private readonly graceMs: number;
@@ -85,15 +97,24 @@ export class PresenceService {
   }
 
   /** A page of the room's members over all instances. Rejects with `BrokerUnavailable`. */
-  async page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
-    this.flush();
-    return this.store.page(room, limit, cursor);
+  page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
+    return this.upToDate().page(room, limit, cursor);
+  }
+
+  /** A page of the rooms that have members. Rejects with `BrokerUnavailable`. */
+  rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
+    return this.upToDate().rooms(limit, cursor);
+  }
+
+  /** Rejects with `BrokerUnavailable`. */
+  counts(room: string): Promise<RoomCounts> {
+    return this.upToDate().counts(room);
   }
 
   /** Null while the store is away. */
   async totals(): Promise<ClusterTotals | null> {
     try {
-      return await this.store.totals();
+      return await this.upToDate().totals();
     } catch (error) {
       this.logger.debug(`no totals: ${String(error)}`);
       return null;
@@ -107,8 +128,14 @@ export class PresenceService {
   async release(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
     this.timers = [];
-    this.flush();
+    this.pacer.hurry();
     await this.settled;
+  }
+
+  /** The store, after what this instance still has to write: who asks here sees what has happened here. */
+  private upToDate(): PresenceStore {
+    this.pacer.hurry();
+    return this.store;
   }
 
   private remove(local: Local): void {
@@ -127,11 +154,11 @@ export class PresenceService {
   private change(entry: PresenceEntry): void {
     // Newer than what could not be written.
     this.unwritten.delete(keyOf(entry.scope, entry.userId));
-    if (this.queue.push(entry) === 1) setImmediate(() => this.flush());
+    this.queue.push(entry);
+    this.pacer.ask();
   }
 
-  private flush(): void {
-    if (this.queue.length === 0) return;
+  private writeQueue(): void {
     const entries = this.queue;
     this.queue = [];
     this.write(entries);

@@ -1,9 +1,13 @@
 import { BrokerUnavailable } from '../core/broker.js';
+import { Pacer } from '../core/pacer.js';
 import type { RedisClients } from './redis-clients.js';
 import type { RedisLines } from './redis-lines.js';
 
 /** Names in one SUBSCRIBE. */
 const BATCH = 512;
+/** In a storm of connects Redis is asked no more often: who connects waits up to 5 ms, and shares the call with others. */
+const CALLS_PER_SECOND = 200;
+const CALLS_BURST = 10;
 /** A released subscription is kept this long: whoever left may be back, and flapping costs Redis nothing. */
 const LINGER_MS = 2_000;
 const LINGER_SWEEP_MS = 1_000;
@@ -23,6 +27,7 @@ export class RedisSubscriptions {
   private readonly buses = new Map<string, Subscription>();
   private readonly released = new Map<string, number>();
   private asking: string[] = [];
+  private readonly pacer = new Pacer(CALLS_PER_SECOND, CALLS_BURST, () => this.ask());
   private readonly sweep: NodeJS.Timeout;
 
   constructor(
@@ -46,7 +51,10 @@ export class RedisSubscriptions {
     }
     const waiting = (subscription.waiting ??= []);
     const added = new Promise<void>((resolve, reject) => waiting.push({ resolve, reject }));
-    if (waiting.length === 1 && this.asking.push(bus) === 1) setImmediate(() => this.ask());
+    if (waiting.length === 1) {
+      this.asking.push(bus);
+      this.pacer.ask();
+    }
     return added;
   }
 
@@ -85,6 +93,7 @@ export class RedisSubscriptions {
 
   stop(): void {
     clearInterval(this.sweep);
+    this.pacer.stop();
     const failure = new BrokerUnavailable();
     for (const bus of this.buses.keys()) this.fail(bus, failure);
   }

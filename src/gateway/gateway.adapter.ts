@@ -137,6 +137,8 @@ export class GatewayAdapter extends WsAdapter {
 
   private accept(request: IncomingMessage, socket: Duplex, head: Buffer, admission: Admission): void {
     if (socket.destroyed) return;
+    // The answer to the handshake goes out in one piece with the first message.
+    socket.cork();
     this.server?.handleUpgrade(request, socket, head, (ws) => this.connect(ws, socket, admission));
   }
 

@@ -7,7 +7,7 @@ import type { DirectWriter, DirectWrites } from './direct-writes.js';
 const MAX_JOINED_BYTES = 65_536;
 
 /**
- * A ws WebSocket and the socket below it. Frames are complete and go to the socket as they are, which is safe between
+ * A ws WebSocket and the socket below it, which was corked before the handshake was answered. Frames are complete and go to the socket as they are, which is safe between
  * ws's own: it writes control frames in one piece, and no messages of ours go through it.
  */
 export class WsTransport implements Transport, DirectWriter {
@@ -16,6 +16,8 @@ export class WsTransport implements Transport, DirectWriter {
   private readonly handle: ReturnType<DirectWrites['handleOf']>;
   /** Written directly, and not taken by the kernel yet. */
   private directBytes = 0;
+  /** The answer to the handshake waits for what is written first. */
+  private isCorked = true;
 
   constructor(
     private readonly ws: WebSocket,
@@ -35,6 +37,7 @@ export class WsTransport implements Transport, DirectWriter {
     // Nothing may overtake what waits, and a stream knows best how to wait.
     if (this.handle === null || this.direct === null || this.queuedBytes > 0) {
       this.socket.write(frames);
+      this.uncork();
       return;
     }
     const queued = this.direct.write(this.handle, frames, this);
@@ -51,6 +54,7 @@ export class WsTransport implements Transport, DirectWriter {
     this.socket.cork();
     for (const piece of pieces) this.socket.write(piece);
     this.socket.uncork();
+    this.uncork();
   }
 
   pause(paused: boolean): void {
@@ -59,6 +63,7 @@ export class WsTransport implements Transport, DirectWriter {
   }
 
   close(code: number, reason: string): void {
+    this.uncork();
     // A paused socket would never see the answer to the close frame.
     this.ws.resume();
     this.ws.close(code, reason);
@@ -66,6 +71,12 @@ export class WsTransport implements Transport, DirectWriter {
 
   terminate(): void {
     this.ws.terminate();
+  }
+
+  private uncork(): void {
+    if (!this.isCorked) return;
+    this.isCorked = false;
+    this.socket.uncork();
   }
 
   onTaken(bytes: number, status: number): void {

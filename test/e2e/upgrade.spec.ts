@@ -101,6 +101,14 @@ describe('an upgrade', () => {
     raw.destroy();
   });
 
+  it('comes in one piece with `connected`', async () => {
+    const raw = await gateway().raw('/ws');
+    expect(raw.frames.map((frame) => frame.payload.toString())).toEqual([
+      expect.stringContaining('"event":"connected"'),
+    ]);
+    raw.destroy();
+  });
+
   it('is not compressed by default', async () => {
     const client = await gateway().connect('/ws', { deflate: true });
     expect(client.extensions).toBe('');

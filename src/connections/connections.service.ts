@@ -29,6 +29,7 @@ export interface ResumeRequest {
 interface Attached {
   channel: Channel;
   entry: Entry;
+  /** Whether the client has named a point to go on from. */
   asked: boolean;
 }
 
@@ -134,69 +135,62 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
 
   /** Subscribes to what every connection gets, and says `connected`; missed and live events follow it. */
   private async attach(connection: Connection, resume: ResumeRequest): Promise<void> {
-    const starts = [
-      { name: BROADCAST, point: resume.broadcast },
-      { name: userChannel(connection.userId), point: resume.direct },
-    ];
-    const prepared = await Promise.allSettled(
-      starts.map(async ({ name, point }): Promise<Attached> => {
-        const start = point === null ? null : await this.startOf(name, connection.userId, point);
-        return { ...(await this.take(connection, name, start)), asked: start !== null };
-      }),
-    );
-    const attached = prepared.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    const failed = prepared.find((result) => result.status === 'rejected');
-    if (failed !== undefined || connection.isGone) {
-      for (const { channel, entry } of attached) {
-        entry.abandon();
-        this.hub.release(channel);
-      }
-      if (failed !== undefined) throw failed.reason;
+    const prepared = await Promise.allSettled([
+      this.take(connection, BROADCAST, resume.broadcast),
+      this.take(connection, userChannel(connection.userId), resume.direct),
+    ]);
+    const [broadcast, direct] = prepared;
+    if (broadcast.status === 'rejected' || direct.status === 'rejected' || connection.isGone) {
+      for (const result of prepared) if (result.status === 'fulfilled') this.abandon(result.value);
+      for (const result of prepared) if (result.status === 'rejected') throw result.reason;
       return;
     }
-    this.welcome(connection, attached);
+    this.welcome(connection, broadcast.value, direct.value);
     this.presence.enter('cluster', connection);
     this.heartbeat.schedule(connection);
     connection.lastSeenMs = performance.now();
     connection.pause(false);
   }
 
-  private welcome(connection: Connection, attached: readonly Attached[]): void {
-    const [broadcast, direct] = attached.map(
-      ({ channel, entry }) => entry.outcome?.position ?? channel.position,
-    );
-    const asked = attached.filter((one) => one.asked);
+  private welcome(connection: Connection, broadcast: Attached, direct: Attached): void {
+    const inBroadcast = positionOf(broadcast);
+    const inDirect = positionOf(direct);
+    const asked = [broadcast, direct].filter((one) => one.asked);
     connection.state = 'open';
-    connection.ownChannels = attached.map(({ channel }) => channel);
+    connection.ownChannels = [broadcast.channel, direct.channel];
     connection.send({
       event: 'connected',
       connection_id: connection.id,
       user_id: connection.userId,
       instance: this.instance.name,
-      last_event_id: broadcast?.id ?? null,
-      epoch: broadcast?.epoch ?? null,
-      last_direct_event_id: direct?.id ?? null,
-      direct_epoch: direct?.epoch ?? null,
+      last_event_id: inBroadcast?.id ?? null,
+      epoch: inBroadcast?.epoch ?? null,
+      last_direct_event_id: inDirect?.id ?? null,
+      direct_epoch: inDirect?.epoch ?? null,
       recovered: asked.length > 0 && asked.every(({ entry }) => entry.outcome?.recovered === true),
       heartbeat_ms: this.settings.HEARTBEAT_INTERVAL_MS,
       max_message_bytes: this.settings.MAX_MESSAGE_BYTES,
     });
-    for (const { entry } of attached) entry.enter();
+    broadcast.entry.enter();
+    direct.entry.enter();
   }
 
   /** A hold of the channel, and the way in. Rejects with `BrokerUnavailable`, holding nothing then. */
-  private async take(
-    connection: Connection,
-    name: string,
-    start: ReplayStart | null,
-  ): Promise<{ channel: Channel; entry: Entry }> {
+  private async take(connection: Connection, name: string, point: ResumePoint | null): Promise<Attached> {
+    const start = point === null ? null : await this.startOf(name, connection.userId, point);
     const channel = await this.hub.acquire(name);
     try {
-      return { channel, entry: await this.hub.prepare(channel, connection, start) };
+      const entry = await this.hub.prepare(channel, connection, start);
+      return { channel, entry, asked: start !== null };
     } catch (error) {
       this.hub.release(channel);
       throw error;
     }
+  }
+
+  private abandon({ channel, entry }: Attached): void {
+    entry.abandon();
+    this.hub.release(channel);
   }
 
   /** Where a client that names a point goes on; null as if it had named none. Rejects with `BrokerUnavailable`. */
@@ -231,13 +225,12 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     const member = connection.rooms.get(room);
     if (member === undefined) connection.rooms.set(room, null);
     try {
-      const start = point === null ? null : await this.startOf(name, connection.userId, point);
-      const { channel, entry } = await this.take(connection, name, start);
+      const attached = await this.take(connection, name, point);
       if (connection.isGone) {
-        entry.abandon();
-        this.hub.release(channel);
+        this.abandon(attached);
         return;
       }
+      const { channel, entry } = attached;
       if (member) {
         channel.remove(connection);
         this.hub.release(channel);
@@ -251,6 +244,10 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
       throw error;
     }
   }
+}
+
+function positionOf({ channel, entry }: Attached): Position | null {
+  return entry.outcome?.position ?? channel.position;
 }
 
 function add(counts: Map<string, number>, key: string, by: number): void {

@@ -1,11 +1,6 @@
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdirSync, readdirSync, statSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { tracked } from '../test/support/child.js';
-
-const sources = fileURLToPath(new URL('load/', import.meta.url));
-const folder = fileURLToPath(new URL('build/', import.meta.url));
-const program = `${folder}load`;
+import { pathOf } from './c-program.js';
 
 /** What lies between two readings: seconds of wall clock and of CPU. */
 export interface Span {
@@ -39,24 +34,6 @@ export interface Outcome {
 
 export type LoadOptions = Readonly<Record<string, string | number>>;
 
-/** Compiles `load/*.c` where they are newer than the program. */
-export function buildLoadProgram(): void {
-  const names = readdirSync(sources);
-  const newest = Math.max(...names.map((name) => statSync(sources + name).mtimeMs));
-  const built = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  if (built >= newest) return;
-  mkdirSync(folder, { recursive: true });
-  const files = names.filter((name) => name.endsWith('.c')).map((name) => sources + name);
-  const { error, status, stderr } = spawnSync(
-    'cc',
-    ['-O2', '-std=gnu11', '-Wall', '-Wextra', '-o', program, ...files],
-    { encoding: 'utf8' },
-  );
-  if (error !== undefined)
-    throw new Error('The benchmark needs a C compiler: apt-get install gcc libc6-dev, or the like.');
-  if (status !== 0) throw new Error(`cc has failed:\n${stderr}`);
-}
-
 /** Runs it to its end. `beforeStorm` is called when it waits to be let go, which only `--mode resume` does. */
 export async function runLoad(
   options: LoadOptions,
@@ -64,7 +41,7 @@ export async function runLoad(
   beforeStorm: () => Promise<void> = async () => undefined,
 ): Promise<Outcome> {
   const argv = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const child = spawn(program, argv, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn(pathOf('load'), argv, { stdio: ['pipe', 'pipe', 'pipe'] });
   const output = collect(child, beforeStorm);
   const timer = setTimeout(() => child.kill('SIGKILL'), limitMs);
   const { code, signal } = await tracked(child);

@@ -1,4 +1,4 @@
-import { buildLoadProgram } from './load-program.js';
+import { build } from './c-program.js';
 import { describeMachine } from './machine.js';
 import { measure, type Measurement } from './measurement.js';
 import { readOptions, type Options } from './options.js';
@@ -28,7 +28,7 @@ function plan({ repetitions, scenarios, servers, size }: Options): Step[] {
 
 async function main(): Promise<void> {
   const options = readOptions(process.argv.slice(2));
-  buildLoadProgram();
+  build('load');
   if (options.servers.some(({ isFanfare }) => !isFanfare)) installPeers();
   const machine = describeMachine(options.node);
   const steps = plan(options);

@@ -1,4 +1,4 @@
-#include "load.h"
+#include "bytes.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +16,12 @@ void bytes_append(struct bytes *bytes, const void *start, size_t length) {
   }
   memcpy(bytes->start + bytes->length, start, length);
   bytes->length += length;
+}
+
+/* Away from the front. */
+void bytes_take(struct bytes *bytes, size_t length) {
+  bytes->length -= length;
+  memmove(bytes->start, bytes->start + length, bytes->length);
 }
 
 void bytes_free(struct bytes *bytes) {

@@ -111,10 +111,7 @@ static void write_rest(struct load *load, struct connection *connection) {
   }
   struct bytes *unsent = &connection->unsent;
   ssize_t result = unsent->length == 0 ? 0 : send(connection->fd, unsent->start, unsent->length, MSG_NOSIGNAL);
-  if (result > 0) {
-    unsent->length -= (size_t)result;
-    memmove(unsent->start, unsent->start + result, unsent->length);
-  }
+  if (result > 0) bytes_take(unsent, (size_t)result);
   if (unsent->length == 0) {
     bytes_free(unsent);
     watch_writes(load, connection, false);

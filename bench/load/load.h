@@ -2,6 +2,7 @@
 #ifndef LOAD_H
 #define LOAD_H
 
+#include "bytes.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,12 +48,6 @@ enum state {
   REPLAYING,
   READY,
   ENDED,
-};
-
-struct bytes {
-  char *start;
-  size_t length;
-  size_t capacity;
 };
 
 struct connection {
@@ -111,10 +106,6 @@ void latency_clear(void);
 void latency_add(int64_t us);
 double latency_quantile_us(double share);
 uint64_t latency_count(void);
-
-/* bytes.c */
-void bytes_append(struct bytes *bytes, const void *start, size_t length);
-void bytes_free(struct bytes *bytes);
 
 /* dialect.c: what the servers are told */
 size_t upgrade_request(const struct load *load, const struct connection *connection, char *out, size_t size);

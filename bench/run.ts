@@ -2,7 +2,6 @@ import { build } from './c-program.js';
 import { describeMachine } from './machine.js';
 import { measure, type Measurement } from './measurement.js';
 import { readOptions, type Options } from './options.js';
-import { installPeers } from './peers.js';
 import { Progress } from './progress.js';
 import { writeReport } from './report.js';
 import type { Point, Scenario } from './scenarios.js';
@@ -29,7 +28,7 @@ function plan({ repetitions, scenarios, servers, size }: Options): Step[] {
 async function main(): Promise<void> {
   const options = readOptions(process.argv.slice(2));
   build('load');
-  if (options.servers.some(({ isFanfare }) => !isFanfare)) installPeers();
+  for (const server of options.servers) server.prepare();
   const machine = describeMachine(options.node);
   const steps = plan(options);
   const progress = new Progress(steps.length);

@@ -35,6 +35,7 @@ export interface Scenario {
 
 /** One twin differs in its handshakes alone, another in its way to the sockets. */
 const isNoTwin = ({ name }: Server): boolean => name !== 'socketio-jwt' && name !== PUBLIC_PATH;
+const spansInstances = (server: Server): boolean => isNoTwin(server) && server.hasBus;
 const hasFanOut = ({ name }: Server): boolean => name !== 'socketio-jwt';
 /** Of fixed rates: so many deliveries a second, however many members share them. */
 const DELIVERIES_PER_SECOND = 30_000;
@@ -78,6 +79,7 @@ const sketches: readonly Sketch[] = [
     title: 'Two instances, half of a room of 200 on each, 50 messages a second',
     figures: ['p50Ms', 'p99Ms', 'cpuUsPerDelivery', 'loadCpuPercent'],
     charts: ['p99Ms'],
+    suits: spansInstances,
     points: (size) => [{ name: 'C', instances: 2, load: rate(size, { connections: 200, rooms: 1 }, 50, 1) }],
   },
   {
@@ -200,6 +202,7 @@ const sketches: readonly Sketch[] = [
     charts: ['cpuUsPerDelivery', 'p99Ms'],
     isLong: true,
     axis: 'instances',
+    suits: spansInstances,
     points: (size) =>
       [1, 2, 3, 4].map((instances) => ({
         name: `instances ${instances}`,

@@ -1,5 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { secret } from '../test/support/tokens.js';
+import { build, pathOf } from './c-program.js';
+import { installPeers } from './peers.js';
 import type { Command } from './server-process.js';
 
 export type Dialect = 'fanfare' | 'plain' | 'nest' | 'socketio';
@@ -14,8 +16,12 @@ export interface Server {
   readonly isDurable: boolean;
   /** Its clients show a JWT. */
   readonly hasTokens: boolean;
-  /** Much like another one; left out of `--quick` unless it is asked for. */
+  /** Its instances hear what clients of the others say; where they do not, one alone is measured. */
+  readonly hasBus: boolean;
+  /** Left out of `--quick` unless it is asked for. */
   readonly isExtra: boolean;
+  /** Installs or compiles what is not there yet. */
+  prepare(): void;
   command(node: string): Command;
 }
 
@@ -71,7 +77,9 @@ const fanfare: readonly Server[] = VARIANTS.map(({ name, title, isDurable, envir
   isFanfare: true,
   isDurable,
   hasTokens: true,
+  hasBus: true,
   isExtra: EXTRA.includes(name),
+  prepare: () => undefined,
   command: (node) => ({
     program: node,
     args: ['dist/main.js'],
@@ -93,7 +101,24 @@ const others: readonly Server[] = [
   peer('bun', 'Bun, native publish', 'plain', '/', 'bun.js', () => bunProgram()),
 ];
 
-export const servers: readonly Server[] = [...fanfare, ...others];
+/** What the kernel takes to bring a message to each receiver: no peer, but what none can do without. */
+export const FLOOR = 'floor';
+
+const floor: Server = {
+  name: FLOOR,
+  title: 'send() in C, no Redis: the floor',
+  dialect: 'plain',
+  path: '/',
+  isFanfare: false,
+  isDurable: false,
+  hasTokens: false,
+  hasBus: false,
+  isExtra: true,
+  prepare: () => build('floor'),
+  command: () => ({ program: pathOf('floor'), args: [], cwd: root, environment: {} }),
+};
+
+export const servers: readonly Server[] = [...fanfare, ...others, floor];
 
 /** Bun's own program: what the package's install script would put in its place. */
 export function bunProgram(): string {
@@ -117,7 +142,9 @@ function peer(
     isFanfare: false,
     isDurable: false,
     hasTokens: 'JWT_SECRET' in environment,
+    hasBus: true,
     isExtra: EXTRA.includes(name),
+    prepare: installPeers,
     command: (node) => ({ program: program(node), args: [file], cwd: peers, environment }),
   };
 }

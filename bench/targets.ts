@@ -1,6 +1,6 @@
 import { median, type FigureName } from './figures.js';
 import type { Measurement } from './measurement.js';
-import { REFERENCE } from './servers.js';
+import { FLOOR, REFERENCE } from './servers.js';
 
 /** What a variant of Fanfare wants to be: a multiple of the figure of others (of the best of them), or a plain figure. */
 export interface Target {
@@ -49,6 +49,11 @@ export function ratioOf(target: Target, measurements: readonly Measurement[]): n
     .filter((value) => Number.isFinite(value));
   if (others.length === 0) return NaN;
   return own / (target.atLeast === undefined ? Math.min(...others) : Math.max(...others));
+}
+
+/** The floor's own ratio: no server that sends each message as it comes gets below. NaN but for CPU per delivery. */
+export function floorOf(target: Target, measurements: readonly Measurement[]): number {
+  return target.figure === 'cpuUsPerDelivery' ? ratioOf({ ...target, variant: FLOOR }, measurements) : NaN;
 }
 
 export function isMet({ atLeast = -Infinity, atMost = Infinity }: Target, ratio: number): boolean {

@@ -8,6 +8,7 @@ import { WsAdapter } from '@nestjs/platform-ws';
 import type { RawData, ServerOptions } from 'ws';
 import { WebSocket, WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
+import { ConnectionsService } from '../connections/connections.service.js';
 import { Connection } from '../core/connection.js';
 import { Telemetry } from '../core/telemetry.js';
 import { TokenBucket } from '../core/token-bucket.js';
@@ -43,8 +44,6 @@ const SHARED_DEFLATE = Object.assign(
 /** A WebSocket that knows its connection, so that one listener serves all. */
 class ClientSocket extends WebSocket {
   connection: Connection | null = null;
-  /** Tells Nest that it is closed. */
-  disconnected: (() => void) | null = null;
 }
 
 type GatewayServer = WebSocketServer & { readonly options: ServerOptions };
@@ -62,8 +61,9 @@ export class GatewayAdapter extends WsAdapter {
   private readonly telemetry: Telemetry;
   private readonly turn: Turn;
   private readonly direct: DirectWrites | null;
-  /** The socket that Nest is just told of. */
-  private introduced: ClientSocket | null = null;
+  private readonly connections: ConnectionsService;
+  /** Closed at once, and still there. */
+  private readonly refused = new Set<WebSocket>();
   private server: WebSocketServer | null = null;
 
   constructor(app: INestApplicationContext) {
@@ -74,6 +74,7 @@ export class GatewayAdapter extends WsAdapter {
     this.errors = app.get(ErrorFilter);
     this.telemetry = app.get(Telemetry);
     this.turn = app.get(Turn);
+    this.connections = app.get(ConnectionsService);
     this.direct = app.get<DirectWrites, DirectWrites | null>(DirectWrites);
   }
 
@@ -81,6 +82,8 @@ export class GatewayAdapter extends WsAdapter {
     const options: ServerOptions & { closeTimeout: number } = {
       noServer: true,
       WebSocket: ClientSocket,
+      // The connections are counted already, and a listener and a place in a set for each cost memory.
+      clientTracking: false,
       maxPayload: this.settings.MAX_MESSAGE_BYTES,
       maxFragments: MAX_FRAGMENTS,
       maxBufferedChunks: MAX_BUFFERED_CHUNKS,
@@ -101,13 +104,14 @@ export class GatewayAdapter extends WsAdapter {
     // Nothing to bind for each connection.
   }
 
-  override bindClientDisconnect(client: unknown, callback: () => void): void {
-    if (client === this.introduced?.connection && this.introduced !== null)
-      this.introduced.disconnected = callback;
+  /** Nest's callback would be one for each connection; {@link onClose} is one for all. */
+  override bindClientDisconnect(): void {
+    // Nothing to bind for each connection.
   }
 
   override async close(server: WebSocketServer): Promise<void> {
     this.httpServer.off('upgrade', this.onUpgrade);
+    for (const ws of this.refused) ws.terminate();
     await super.close(server);
   }
 
@@ -163,19 +167,15 @@ export class GatewayAdapter extends WsAdapter {
     // What comes before the connection is open waits in the socket.
     connection.pause(true);
     this.listen(ws);
-    if (ws instanceof ClientSocket) {
-      ws.connection = connection;
-      this.introduced = ws;
-    }
+    if (ws instanceof ClientSocket) ws.connection = connection;
     this.server?.emit('connection', connection, resume);
-    this.introduced = null;
   }
 
   private listen(ws: WebSocket): void {
     ws.on('message', this.onMessage);
     ws.on('ping', this.onSign);
     ws.on('pong', this.onSign);
-    ws.on('close', forget);
+    ws.on('close', this.onClose);
     ws.on('error', this.onError);
   }
 
@@ -187,6 +187,8 @@ export class GatewayAdapter extends WsAdapter {
   ): void {
     this.telemetry.handshakeRejected(statusCode);
     this.server?.handleUpgrade(request, socket, head, (ws) => {
+      this.refused.add(ws);
+      ws.on('close', () => this.refused.delete(ws));
       ws.on('error', () => ws.terminate());
       ws.close(closeWith?.code, closeWith?.reason);
     });
@@ -236,6 +238,11 @@ export class GatewayAdapter extends WsAdapter {
     connection.lastSeenMs = performance.now();
   });
 
+  private readonly onClose = this.bound(function forget(this: GatewayAdapter, connection, code: number) {
+    if (connection.closeCode === 0) connection.closeCode = code;
+    this.connections.closed(connection);
+  });
+
   /** ws closes by itself after an error, with the code for it. */
   private readonly onError = this.bound(function note(this: GatewayAdapter, connection, error: Error) {
     this.log.debug(`connection ${connection.id}: ${error.message}`);
@@ -264,12 +271,4 @@ export class GatewayAdapter extends WsAdapter {
         listener.call(adapter, this.connection, ...args);
     };
   }
-}
-
-/** A listener like those above: `this` is the socket. */
-function forget(this: WebSocket, code: number): void {
-  if (!(this instanceof ClientSocket) || this.connection === null) return;
-  if (this.connection.closeCode === 0) this.connection.closeCode = code;
-  this.disconnected?.();
-  this.disconnected = null;
 }

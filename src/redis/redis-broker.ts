@@ -75,8 +75,6 @@ export class RedisBroker extends Broker {
   private readonly link: RedisLink;
   private readonly lives: RedisLives;
   private readonly publisher: RedisPublisher;
-  /** The channel behind each bus that is listened to. */
-  private readonly channels = new Map<string, { channel: string; partition: number }>();
   private sink: BrokerSink | null = null;
   private sweepTimer: NodeJS.Timeout | null = null;
   private askedHeads: AskedHead[] = [];
@@ -95,7 +93,6 @@ export class RedisBroker extends Broker {
     this.commands = clients.commands;
     this.link = new RedisLink(clients, keys, options.instance, telemetry, {
       onMessage: (bus, message) => this.onMessage(bus, message),
-      onGone: (bus) => this.channels.delete(bus),
       prepare: () => this.prepare(),
       onUp: () => this.compareHeads(),
     });
@@ -132,15 +129,8 @@ export class RedisBroker extends Broker {
       : Promise.reject(new BrokerUnavailable());
   }
 
-  async subscribe(channel: string): Promise<void> {
-    const bus = this.keys.bus(channel);
-    this.channels.set(bus, { channel, partition: partitionOf(channel) });
-    try {
-      await this.link.subscribe(bus);
-    } catch (error) {
-      if (!this.link.listensTo(bus)) this.channels.delete(bus);
-      throw error;
-    }
+  subscribe(channel: string): Promise<void> {
+    return this.link.subscribe(this.keys.bus(channel), { channel, partition: partitionOf(channel) });
   }
 
   unsubscribe(channel: string): void {
@@ -236,7 +226,7 @@ export class RedisBroker extends Broker {
    */
   private async sweep(): Promise<void> {
     if (!this.link.isUp) return;
-    const partitions = new Set([...this.channels.values()].map(({ partition }) => partition));
+    const partitions = new Set(this.link.sources.map(({ partition }) => partition));
     for (const partition of this.swept.keys()) if (!partitions.has(partition)) this.swept.delete(partition);
     const changed = new Set<number>();
     await Promise.all(
@@ -258,7 +248,7 @@ export class RedisBroker extends Broker {
 
   /** Events may have been missed: the sink gets the heads of the channels it listens to. */
   private async compareHeads(inPartition: (partition: number) => boolean = () => true): Promise<void> {
-    const channels = [...this.channels.values()]
+    const channels = this.link.sources
       .filter(({ channel, partition }) => inPartition(partition) && this.isDurable(channel))
       .map(({ channel }) => channel);
     for (let start = 0; start < channels.length; start += HEADS_BATCH) {
@@ -324,12 +314,9 @@ export class RedisBroker extends Broker {
   }
 
   private onMessage(bus: string, message: Buffer): void {
-    const target = this.channels.get(bus);
-    if (target === undefined) {
-      this.onOwnMessage(bus, message);
-      return;
-    }
-    this.readEvents(target.channel, target.partition, message);
+    const source = this.link.sourceOf(bus);
+    if (source === null) this.onOwnMessage(bus, message);
+    else this.readEvents(source.channel, source.partition, message);
   }
 
   private readEvents(channel: string, partition: number, message: Buffer): void {

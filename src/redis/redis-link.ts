@@ -6,6 +6,7 @@ import type { RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS } from './redis-keys.js';
 import { RedisLines } from './redis-lines.js';
+import type { Source } from './redis-subscriptions.js';
 import { RedisSubscriptions } from './redis-subscriptions.js';
 
 /** How often a message is sent to ourselves through the commands connection and every line. */
@@ -18,8 +19,6 @@ const LINE_PATIENCE_MS = 700;
 
 export interface LinkListener {
   onMessage(bus: string, message: Buffer): void;
-  /** The bus is not listened to any more. */
-  onGone(bus: string): void;
   /** Everything is subscribed again; publishing starts when this is done. */
   prepare(): Promise<void>;
   /** Up again: events may have been missed meanwhile. */
@@ -66,7 +65,7 @@ export class RedisLink {
         this.recover();
       },
     });
-    this.subscriptions = new RedisSubscriptions(clients, this.lines, (bus) => listener.onGone(bus));
+    this.subscriptions = new RedisSubscriptions(clients, this.lines);
   }
 
   get isUp(): boolean {
@@ -105,9 +104,9 @@ export class RedisLink {
   }
 
   /** Resolves once the bus is live. Rejects with `BrokerUnavailable`. */
-  async subscribe(bus: string): Promise<void> {
+  async subscribe(bus: string, source: Source): Promise<void> {
     if (!this.up) await this.comesUp();
-    await this.subscriptions.add(bus);
+    await this.subscriptions.add(bus, source);
   }
 
   /** A line is made anew in no time; what takes longer is an outage. */
@@ -128,8 +127,14 @@ export class RedisLink {
     });
   }
 
-  listensTo(bus: string): boolean {
-    return this.subscriptions.has(bus);
+  /** The channels whose buses are listened to, or will be again. */
+  get sources(): Source[] {
+    return this.subscriptions.sources;
+  }
+
+  /** Null for a bus of the instance's own, and for one that is not listened to. */
+  sourceOf(bus: string): Source | null {
+    return this.subscriptions.sourceOf(bus);
   }
 
   release(bus: string): void {

@@ -12,7 +12,17 @@ const CALLS_BURST = 10;
 const LINGER_MS = 2_000;
 const LINGER_SWEEP_MS = 1_000;
 
+/** What a bus carries the events of. */
+export interface Source {
+  readonly channel: string;
+  readonly partition: number;
+}
+
+/** All that is kept of a bus, and of its source beside it: there is one for each user who is connected. */
 interface Subscription {
+  /** Null for a bus of the instance's own. */
+  readonly channel: string | null;
+  readonly partition: number;
   /** The line it is live on; null: wanted, and asked for when there is a line again. */
   line: string | null;
   /** Settle when it becomes live or the line is lost; null where nobody waits. */
@@ -33,20 +43,19 @@ export class RedisSubscriptions {
   constructor(
     private readonly clients: RedisClients,
     private readonly lines: RedisLines,
-    /** The bus is not listened to any more. */
-    private readonly onGone: (bus: string) => void,
   ) {
     this.sweep = setInterval(() => this.releaseDue(), LINGER_SWEEP_MS);
   }
 
   /** Resolves once the bus is live. Rejects with `BrokerUnavailable` when its line is away. */
-  add(bus: string): Promise<void> {
+  add(bus: string, source: Source | null = null): Promise<void> {
     this.released.delete(bus);
     let subscription = this.buses.get(bus);
     if (subscription !== undefined && subscription.line !== null) return Promise.resolve();
     if (!this.lines.isReady) return Promise.reject(new BrokerUnavailable());
     if (subscription === undefined) {
-      subscription = { line: null, waiting: null };
+      const { channel, partition } = source ?? { channel: null, partition: 0 };
+      subscription = { channel, partition, line: null, waiting: null };
       this.buses.set(bus, subscription);
     }
     const waiting = (subscription.waiting ??= []);
@@ -58,9 +67,15 @@ export class RedisSubscriptions {
     return added;
   }
 
-  /** Live, or wanted again when its line is back. */
-  has(bus: string): boolean {
-    return this.buses.has(bus);
+  /** Those of the buses that are live, or wanted again when their line is back. */
+  get sources(): Source[] {
+    return [...this.buses.values()].filter(hasSource);
+  }
+
+  /** Null for a bus of the instance's own, and for one that is not listened to. */
+  sourceOf(bus: string): Source | null {
+    const subscription = this.buses.get(bus);
+    return subscription !== undefined && hasSource(subscription) ? subscription : null;
   }
 
   /** Keeps the bus for a while, then unsubscribes. */
@@ -148,7 +163,6 @@ export class RedisSubscriptions {
     const subscription = this.buses.get(bus);
     if (!subscription?.waiting) return;
     this.buses.delete(bus);
-    this.onGone(bus);
     for (const waiter of subscription.waiting) waiter.reject(failure);
     subscription.waiting = null;
   }
@@ -161,7 +175,6 @@ export class RedisSubscriptions {
       const line = this.buses.get(bus)?.line ?? null;
       this.released.delete(bus);
       this.buses.delete(bus);
-      this.onGone(bus);
       if (line !== null) byLine.set(line, [...(byLine.get(line) ?? []), bus]);
     }
     for (const [line, buses] of byLine) this.unsubscribe(line, buses);
@@ -176,4 +189,8 @@ export class RedisSubscriptions {
     // What can't be unsubscribed must not stay subscribed: a new line starts with nothing.
     done.catch(() => this.lines.rebuild(line));
   }
+}
+
+function hasSource(subscription: Subscription): subscription is Subscription & Source {
+  return subscription.channel !== null;
 }

@@ -2,9 +2,9 @@ import type { ErrorEvent } from './errors.js';
 
 /** Where a reader stands in a channel: the last `id` it saw and the `epoch` that id belongs to. */
 export interface Position {
-  epoch: string;
+  readonly epoch: string;
   /** 0 before the first event, then one higher from event to event. */
-  id: number;
+  readonly id: number;
 }
 
 /** Text that is known to be one JSON value; made only by `jsonText`. */

@@ -78,6 +78,8 @@ export class RedisBroker extends Broker {
   private sink: BrokerSink | null = null;
   private sweepTimer: NodeJS.Timeout | null = null;
   private askedHeads: AskedHead[] = [];
+  /** The head that was read last, and its text: that of most channels, since most are quiet. */
+  private lastHead = { text: '', position: { epoch: '', id: 0 } };
   /** By partition, the life, fence and number that were found at the last sweep. */
   private readonly swept = new Map<number, string | null>();
   private stopped = false;
@@ -309,8 +311,12 @@ export class RedisBroker extends Broker {
       return null;
     }
     if (answer.startsWith('ERROR')) return null;
+    if (answer === this.lastHead.text) return this.lastHead.position;
     const [id, epoch] = answer.split(' ');
-    return id === undefined || epoch === undefined ? null : { id: Number(id), epoch };
+    if (id === undefined || epoch === undefined) return null;
+    const position = { id: Number(id), epoch };
+    this.lastHead = { text: answer, position };
+    return position;
   }
 
   private onMessage(bus: string, message: Buffer): void {

@@ -5,6 +5,7 @@ import { Settings } from '../config/settings.js';
 import { AckedPositions } from '../core/acked-positions.js';
 import { Broker } from '../core/broker.js';
 import type { Channel } from '../core/channel.js';
+import { monotonicMs } from '../core/clock.js';
 import type { Connection } from '../core/connection.js';
 import { Heartbeat } from '../core/heartbeat.js';
 import type { Entry } from '../core/hub.js';
@@ -148,7 +149,7 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     this.welcome(connection, broadcast.value, direct.value);
     this.presence.enter('cluster', connection);
     this.heartbeat.schedule(connection);
-    connection.lastSeenMs = performance.now();
+    connection.lastSeenMs = monotonicMs();
     connection.pause(false);
   }
 

@@ -34,13 +34,13 @@ export class Connection implements OutboxOwner {
   ownChannels: readonly Channel[] = NONE;
   /** Monotonic milliseconds of the last sign of life. */
   lastSeenMs: number;
-  nextPingMs = Infinity;
+  /** Set when it opens. */
+  nextPingMs = 0;
   /** What ended it: our close code, else the one the transport reports. */
   closeCode = 0;
   bucket: TokenBucket | null = null;
-  /** Monotonic milliseconds: since when, and when last, this connection was over its rate. */
-  limitedSinceMs = 0;
-  lastLimitedMs = -Infinity;
+  /** Monotonic milliseconds: since when, and when last, this connection was over its rate; null where it never was. */
+  limited: { sinceMs: number; lastMs: number } | null = null;
   /** Frames that wait for an in-order message; null while none is under way. */
   inbox: string[] | null = null;
   /** The last message that waits for somebody to be asked; later ones are handled after it. */

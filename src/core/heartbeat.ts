@@ -1,4 +1,5 @@
 import { CLOSE } from '../protocol/close-codes.js';
+import { monotonicMs } from './clock.js';
 import type { Connection } from './connection.js';
 import { heartbeatFrame } from './frame.js';
 
@@ -22,7 +23,7 @@ export class Heartbeat {
   constructor(
     private readonly options: HeartbeatOptions,
     private readonly connections: Iterable<Connection>,
-    private readonly monotonicMs: () => number = () => performance.now(),
+    private readonly nowMs: () => number = monotonicMs,
     private readonly wallMs: () => number = () => Date.now(),
     private readonly random: () => number = Math.random,
   ) {}
@@ -40,11 +41,12 @@ export class Heartbeat {
 
   /** Gives a new connection its place in the interval, so that those that came together are not pinged together. */
   schedule(connection: Connection): void {
-    connection.nextPingMs = this.monotonicMs() + this.options.intervalMs * (0.5 + 0.5 * this.random());
+    const waitMs = this.options.intervalMs * (0.5 + 0.5 * this.random());
+    connection.nextPingMs = this.nowMs() + Math.ceil(waitMs);
   }
 
   sweep(): void {
-    const nowMs = this.monotonicMs();
+    const nowMs = this.nowMs();
     const wallMs = this.wallMs();
     const silentMs = this.options.intervalMs + this.options.timeoutMs;
     for (const connection of this.connections) {

@@ -10,6 +10,7 @@ import {
 import { MetadataScanner, ModuleRef, Reflector } from '@nestjs/core';
 import { ExecutionContextHost } from '@nestjs/core/internal';
 import { MESSAGE_METADATA } from '@nestjs/websockets/internal';
+import { monotonicMs } from '../core/clock.js';
 import type { Connection } from '../core/connection.js';
 import { Telemetry } from '../core/telemetry.js';
 import { ProtocolError } from '../protocol/errors.js';
@@ -166,7 +167,7 @@ export class Dispatcher {
       })
       .catch((error: unknown) => this.fail(connection, message, error))
       .finally(() => {
-        connection.end(performance.now());
+        connection.end(monotonicMs());
         if (connection.verdicts === turn) connection.verdicts = null;
         if (route.inOrder && !isHeld) this.goOn(connection);
       });
@@ -205,7 +206,7 @@ export class Dispatcher {
   }
 
   private done(connection: Connection, route: Route): void {
-    connection.end(performance.now());
+    connection.end(monotonicMs());
     if (route.inOrder) this.goOn(connection);
   }
 
@@ -217,7 +218,7 @@ export class Dispatcher {
       // Held again by one of these: the rest keeps its place, before what comes later.
       if (connection.hold(waiting)) return;
       const text = waiting.shift();
-      connection.end(performance.now());
+      connection.end(monotonicMs());
       if (text !== undefined) this.dispatch(connection, text);
     }
   }

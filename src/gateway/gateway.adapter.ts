@@ -9,6 +9,7 @@ import type { RawData, ServerOptions } from 'ws';
 import { WebSocket, WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
 import { ConnectionsService } from '../connections/connections.service.js';
+import { monotonicMs } from '../core/clock.js';
 import { Connection } from '../core/connection.js';
 import { Telemetry } from '../core/telemetry.js';
 import { TokenBucket } from '../core/token-bucket.js';
@@ -148,7 +149,7 @@ export class GatewayAdapter extends WsAdapter {
 
   /** Separate from the upgrade: a closure in there would keep the request for as long as the connection lives. */
   private connect(ws: WebSocket, socket: Duplex, { identity, address, plainText, resume }: Admission): void {
-    const nowMs = performance.now();
+    const nowMs = monotonicMs();
     const transport = new WsTransport(ws, socket, this.direct);
     const limits = { slowConsumerBytes: this.settings.SLOW_CONSUMER_BYTES };
     const connection = new Connection(
@@ -221,7 +222,7 @@ export class GatewayAdapter extends WsAdapter {
     isBinary: boolean,
   ) {
     if (connection.isGone) return;
-    const nowMs = performance.now();
+    const nowMs = monotonicMs();
     connection.lastSeenMs = nowMs;
     if (isBinary) {
       connection.close(CLOSE.binary);
@@ -235,7 +236,7 @@ export class GatewayAdapter extends WsAdapter {
   });
 
   private readonly onSign = this.bound((connection) => {
-    connection.lastSeenMs = performance.now();
+    connection.lastSeenMs = monotonicMs();
   });
 
   private readonly onClose = this.bound(function forget(this: GatewayAdapter, connection, code: number) {
@@ -249,9 +250,10 @@ export class GatewayAdapter extends WsAdapter {
   });
 
   private limit(connection: Connection, text: string, nowMs: number, waitMs: number): void {
-    if (nowMs - connection.lastLimitedMs > PAUSE_MS) connection.limitedSinceMs = nowMs;
-    connection.lastLimitedMs = nowMs;
-    if (nowMs - connection.limitedSinceMs >= LIMITED_TOO_LONG_MS) {
+    const limited = (connection.limited ??= { sinceMs: nowMs, lastMs: nowMs });
+    if (nowMs - limited.lastMs > PAUSE_MS) limited.sinceMs = nowMs;
+    limited.lastMs = nowMs;
+    if (nowMs - limited.sinceMs >= LIMITED_TOO_LONG_MS) {
       connection.close(CLOSE.rateLimited);
       return;
     }

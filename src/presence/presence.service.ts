@@ -1,6 +1,7 @@
 import { Injectable, Logger } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
 import { BrokerUnavailable } from '../core/broker.js';
+import { monotonicMs } from '../core/clock.js';
 import type { Connection } from '../core/connection.js';
 import type {
   ClusterTotals,
@@ -86,7 +87,7 @@ export class PresenceService {
     const local = this.locals.get(scope)?.get(userId);
     if (local === undefined) return;
     local.connections -= 1;
-    const nowMs = performance.now();
+    const nowMs = monotonicMs();
     if (lost) local.graceUntilMs = nowMs + this.graceMs;
     if (local.connections > 0 || local.graceUntilMs > nowMs) {
       this.change(entryOf(local, true));
@@ -147,7 +148,7 @@ export class PresenceService {
   }
 
   private endGraces(): void {
-    const nowMs = performance.now();
+    const nowMs = monotonicMs();
     for (const local of this.leaving) if (local.graceUntilMs <= nowMs) this.remove(local);
   }
 

@@ -29,7 +29,7 @@ describe('the heartbeat', () => {
   it.each([
     [0, 500],
     [0.5, 750],
-    [0.999, 999.5],
+    [0.998, 999],
   ])('gives a new connection its place in the second half of the interval: %d, %d ms', (random, atMs) => {
     const { heartbeat, connection } = setUp(random);
     heartbeat.schedule(connection);

@@ -29,6 +29,10 @@ function own(claims: object, name: string): unknown {
   return Object.hasOwn(claims, name) ? Reflect.get(claims, name) : undefined;
 }
 
+export function hasRights(claims: object): boolean {
+  return ['rooms', 'direct', 'broadcast'].some((claim) => Object.hasOwn(claims, claim));
+}
+
 /**
  * The rights in a token: `rooms: {join, publish, presence, history}` with patterns of room names, `direct` with patterns
  * of user ids, `broadcast`. Where it says nothing, the backend or the policy decides.

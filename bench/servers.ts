@@ -47,6 +47,9 @@ const FANFARE = {
 /** The variant that keeps to public APIs on its way to the sockets; measured where that is the question. */
 export const PUBLIC_PATH = 'fanfare-stream';
 
+/** As `npm start` and the image start it. */
+const YOUNG_GENERATION = ['--max-semi-space-size=16'];
+
 /** What Fanfare is measured as: a name, and the settings that make the difference. */
 const VARIANTS: readonly {
   name: string;
@@ -82,7 +85,7 @@ const fanfare: readonly Server[] = VARIANTS.map(({ name, title, isDurable, envir
   prepare: () => undefined,
   command: (node) => ({
     program: node,
-    args: ['dist/main.js'],
+    args: [...YOUNG_GENERATION, 'dist/main.js'],
     cwd: root,
     environment: { ...FANFARE, ...environment },
     readyPath: '/health/ready',

@@ -20,6 +20,7 @@ import { RedisCalls } from './redis-calls.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { PARTITIONS, partitionOf } from './redis-keys.js';
+import { RedisHeads } from './redis-heads.js';
 import { RedisLink } from './redis-link.js';
 import { RedisLives } from './redis-lives.js';
 import type { PublisherOptions } from './redis-publisher.js';
@@ -37,7 +38,6 @@ import type { Script } from './scripts/script.js';
 /** A lost last event leaves no hole to see: how often what is stored is compared, with jitter. */
 const SWEEP_MIN_MS = 20_000;
 const SWEEP_SPREAD_MS = 20_000;
-const HEADS_BATCH = 256;
 const PAGE_BYTES = 1_048_576;
 const SCRIPTS = [
   publishScript,
@@ -60,12 +60,6 @@ export interface RedisBrokerOptions extends PublisherOptions {
   replicated: boolean;
 }
 
-interface AskedHead {
-  channel: string;
-  resolve: (head: Position) => void;
-  reject: (error: unknown) => void;
-}
-
 /** The broker over Redis: events by pub/sub, kept in streams, numbered, stored and announced in one step. */
 export class RedisBroker extends Broker {
   private readonly logger = new Logger('RedisBroker');
@@ -74,12 +68,10 @@ export class RedisBroker extends Broker {
   readonly calls: RedisCalls;
   private readonly link: RedisLink;
   private readonly lives: RedisLives;
+  private readonly heads: RedisHeads;
   private readonly publisher: RedisPublisher;
   private sink: BrokerSink | null = null;
   private sweepTimer: NodeJS.Timeout | null = null;
-  private askedHeads: AskedHead[] = [];
-  /** The head that was read last, and its text: that of most channels, since most are quiet. */
-  private lastHead = { text: '', position: { epoch: '', id: 0 } };
   /** By partition, the life, fence and number that were found at the last sweep. */
   private readonly swept = new Map<number, string | null>();
   private stopped = false;
@@ -100,6 +92,7 @@ export class RedisBroker extends Broker {
     });
     this.calls = new RedisCalls(clients, keys, options.instance);
     this.lives = new RedisLives(clients, this.commands, keys, options.instance, this.calls);
+    this.heads = new RedisHeads(clients, keys, () => this.link.recover());
     const replication = options.replicated ? new RedisReplication(clients, keys) : null;
     this.publisher = new RedisPublisher(
       clients,
@@ -139,11 +132,8 @@ export class RedisBroker extends Broker {
     this.link.release(this.keys.bus(channel));
   }
 
-  /** Those asked for in one turn are read together: whoever connects needs one, and many connect at once. */
   head(channel: string): Promise<Position> {
-    return new Promise((resolve, reject) => {
-      if (this.askedHeads.push({ channel, resolve, reject }) === 1) setImmediate(() => this.readAskedHeads());
-    });
+    return this.heads.head(channel);
   }
 
   async history(channel: string, after: Position, limit: number): Promise<History> {
@@ -156,7 +146,7 @@ export class RedisBroker extends Broker {
       historyTtlMs,
     ]);
     const [headText = '', oldest, ...rows] = answer;
-    const head = this.readHead(headText);
+    const head = this.heads.read(headText);
     if (head === null) throw new BrokerUnavailable();
     const oldestId = Number(oldest);
     if (!continues(after, head.epoch) || after.id > head.id || after.id + 1 < oldestId)
@@ -253,70 +243,7 @@ export class RedisBroker extends Broker {
     const channels = this.link.sources
       .filter(({ channel, partition }) => inPartition(partition) && this.isDurable(channel))
       .map(({ channel }) => channel);
-    for (let start = 0; start < channels.length; start += HEADS_BATCH) {
-      const batch = channels.slice(start, start + HEADS_BATCH);
-      const heads = await this.heads(batch);
-      batch.forEach((channel, index) => {
-        const head = heads[index];
-        if (head !== undefined && head !== null) this.sink?.onHead(channel, head);
-      });
-    }
-  }
-
-  private readAskedHeads(): void {
-    const asked = this.askedHeads;
-    this.askedHeads = [];
-    for (let start = 0; start < asked.length; start += HEADS_BATCH) {
-      const batch = asked.slice(start, start + HEADS_BATCH);
-      this.heads(batch.map(({ channel }) => channel)).then(
-        (heads) =>
-          batch.forEach(({ resolve, reject }, index) => {
-            const head = heads[index] ?? null;
-            if (head === null) reject(new BrokerUnavailable());
-            else resolve(head);
-          }),
-        (error: unknown) => {
-          for (const { reject } of batch) reject(error);
-        },
-      );
-    }
-  }
-
-  private async heads(channels: readonly string[]): Promise<(Position | null)[]> {
-    const groups = new Map<number, string[]>();
-    for (const channel of channels) {
-      const group = this.clients.sharded ? partitionOf(channel) : 0;
-      const members = groups.get(group);
-      if (members === undefined) groups.set(group, [channel]);
-      else members.push(channel);
-    }
-    const found = new Map<string, Position | null>();
-    await Promise.all(
-      [...groups.values()].map(async (group) => {
-        const keys = group.flatMap((channel) => {
-          const partition = partitionOf(channel);
-          return [this.keys.life(partition), `${this.keys.channel(partition, channel)}:meta`];
-        });
-        const answers = await this.clients.run(this.commands, headsScript, keys, []);
-        if (!Array.isArray(answers)) throw new BrokerUnavailable();
-        group.forEach((channel, index) => found.set(channel, this.readHead(String(answers[index]))));
-      }),
-    );
-    return channels.map((channel) => found.get(channel) ?? null);
-  }
-
-  private readHead(answer: string): Position | null {
-    if (answer === 'FENCED') {
-      this.link.recover();
-      return null;
-    }
-    if (answer.startsWith('ERROR')) return null;
-    if (answer === this.lastHead.text) return this.lastHead.position;
-    const [id, epoch] = answer.split(' ');
-    if (id === undefined || epoch === undefined) return null;
-    const position = { id: Number(id), epoch };
-    this.lastHead = { text: answer, position };
-    return position;
+    await this.heads.each(channels, (channel, head) => this.sink?.onHead(channel, head));
   }
 
   private onMessage(bus: string, message: Buffer): void {

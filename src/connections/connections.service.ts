@@ -17,6 +17,7 @@ import { PresenceService } from '../presence/presence.service.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import type { Position } from '../protocol/messages.js';
 import { BROADCAST, roomChannel, userChannel } from '../protocol/names.js';
+import { Quota } from './quota.js';
 
 /** The point a client names: its last event, the last n of them, or what it acknowledged last on any device. */
 export type ResumePoint = ReplayStart | { kind: 'acked' };
@@ -40,10 +41,10 @@ type RoomReply = (outcome: ReplayOutcome | null, position: Position | null) => v
 @Injectable()
 export class ConnectionsService implements OnApplicationBootstrap, OnApplicationShutdown {
   readonly hub: Hub;
+  readonly ofEachUser: Quota;
+  readonly ofEachAddress: Quota;
   private readonly logger = new Logger('Connections');
   private readonly connections = new Set<Connection>();
-  private readonly byUser = new Map<string, number>();
-  private readonly byAddress = new Map<string, number>();
   private readonly heartbeat: Heartbeat;
 
   constructor(
@@ -55,6 +56,8 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     private readonly instance: Instance,
     turn: Turn,
   ) {
+    this.ofEachUser = new Quota(settings.MAX_CONNECTIONS_PER_USER);
+    this.ofEachAddress = new Quota(settings.MAX_CONNECTIONS_PER_IP);
     this.hub = new Hub(broker, telemetry, turn, (error) => this.logger.error(error));
     this.heartbeat = new Heartbeat(
       { intervalMs: settings.HEARTBEAT_INTERVAL_MS, timeoutMs: settings.HEARTBEAT_TIMEOUT_MS },
@@ -88,19 +91,11 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
       : [...channel.members.list(), ...channel.late].filter(({ isOpen }) => isOpen);
   }
 
-  countOfUser(userId: string): number {
-    return this.byUser.get(userId) ?? 0;
-  }
-
-  countOfAddress(address: string): number {
-    return this.byAddress.get(address) ?? 0;
-  }
-
   /** Takes the connection in; it becomes open, or is closed with 1013. Never throws, never rejects. */
   open(connection: Connection, resume: ResumeRequest): void {
     this.connections.add(connection);
-    add(this.byUser, connection.userId, 1);
-    add(this.byAddress, connection.address, 1);
+    this.ofEachUser.take(connection.userId);
+    this.ofEachAddress.take(connection.address);
     this.telemetry.connectionOpened();
     this.attach(connection, resume).catch((error: unknown) => {
       this.logger.warn(
@@ -116,8 +111,8 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     const wasPresent = connection.ownChannels.length > 0;
     connection.state = 'closed';
     connection.outbox.close();
-    add(this.byUser, connection.userId, -1);
-    add(this.byAddress, connection.address, -1);
+    this.ofEachUser.giveBack(connection.userId);
+    this.ofEachAddress.giveBack(connection.address);
     for (const [room, channel] of connection.rooms.list()) {
       // A join under way undoes itself.
       if (channel === null) continue;
@@ -249,10 +244,4 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
 
 function positionOf({ channel, entry }: Attached): Position | null {
   return entry.outcome?.position ?? channel.position;
-}
-
-function add(counts: Map<string, number>, key: string, by: number): void {
-  const count = (counts.get(key) ?? 0) + by;
-  if (count > 0) counts.set(key, count);
-  else counts.delete(key);
 }

@@ -26,6 +26,7 @@ import type { Query, UpgradeRoute } from './upgrade-request.js';
 
 export interface Admission {
   identity: Identity;
+  /** Empty where no limit needs it. */
   address: string;
   plainText: 'never' | 'otherwise' | 'always';
   resume: ResumeRequest;
@@ -46,7 +47,8 @@ export class Upgrade {
 
   /** Rejects with {@link UpgradeRefused}. */
   async decide(request: IncomingMessage): Promise<Admission> {
-    const address = clientAddress(request, this.settings.TRUST_PROXY);
+    const { MAX_CONNECTIONS_PER_IP, TRUST_PROXY } = this.settings;
+    const address = MAX_CONNECTIONS_PER_IP > 0 ? clientAddress(request, TRUST_PROXY) : '';
     this.checkCapacity();
     const route = readRoute(request);
     const protocols = readSubprotocols(request);
@@ -56,11 +58,7 @@ export class Upgrade {
     // Others may have come while the token was verified.
     this.checkCapacity();
     this.checkAddress(address);
-    const { MAX_CONNECTIONS_PER_USER } = this.settings;
-    if (
-      MAX_CONNECTIONS_PER_USER > 0 &&
-      this.connections.countOfUser(identity.userId) >= MAX_CONNECTIONS_PER_USER
-    ) {
+    if (this.connections.ofEachUser.isReached(identity.userId)) {
       throw new UpgradeRefused(429, 'Too many connections of this user.');
     }
     if (!this.broker.health().up || !this.revocations.isLoaded) {
@@ -79,8 +77,7 @@ export class Upgrade {
   }
 
   private checkAddress(address: string): void {
-    const { MAX_CONNECTIONS_PER_IP } = this.settings;
-    if (MAX_CONNECTIONS_PER_IP > 0 && this.connections.countOfAddress(address) >= MAX_CONNECTIONS_PER_IP) {
+    if (this.connections.ofEachAddress.isReached(address)) {
       throw new UpgradeRefused(429, 'Too many connections from this address.');
     }
   }

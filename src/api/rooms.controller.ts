@@ -2,10 +2,10 @@ import { Get, Header, Param, Query } from '@nestjs/common';
 import { Scope } from '../auth/api-key.guard.js';
 import { Broker } from '../core/broker.js';
 import type { PresencePage, RoomsPage } from '../core/presence-store.js';
+import { PresenceStore } from '../core/presence-store.js';
 import { eventText } from '../core/event-body.js';
 import { jsonText } from '../protocol/messages.js';
 import { roomChannel } from '../protocol/names.js';
-import { PresenceService } from '../presence/presence.service.js';
 import { ApiController } from './api-controller.js';
 import { HistoryQuery, MembersQuery, RoomParams, RoomsQuery } from './dto/api.dto.js';
 
@@ -27,7 +27,7 @@ export interface RoomAnswer {
 export class RoomsController {
   constructor(
     private readonly broker: Broker,
-    private readonly presence: PresenceService,
+    private readonly presence: PresenceStore,
   ) {}
 
   @Get()

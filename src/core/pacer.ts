@@ -32,12 +32,6 @@ export class Pacer {
     }, waitMs);
   }
 
-  /** Has it run now, if it was asked for. */
-  hurry(): void {
-    if (this.timer !== null) clearTimeout(this.timer);
-    this.run();
-  }
-
   /** Forgets what was asked for. */
   stop(): void {
     if (this.timer !== null) clearTimeout(this.timer);

@@ -8,7 +8,6 @@ import { WsAdapter } from '@nestjs/platform-ws';
 import type { RawData, ServerOptions } from 'ws';
 import { WebSocket, WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
-import { ConnectionsService } from '../connections/connections.service.js';
 import { monotonicMs } from '../core/clock.js';
 import { Connection } from '../core/connection.js';
 import { Telemetry } from '../core/telemetry.js';
@@ -19,6 +18,7 @@ import { ProtocolError } from '../protocol/errors.js';
 import { DirectWrites } from './direct-writes.js';
 import { Dispatcher } from './dispatch.js';
 import { ErrorFilter } from './error.filter.js';
+import { RealtimeGateway } from './realtime.gateway.js';
 import type { Admission } from './upgrade.js';
 import { Upgrade } from './upgrade.js';
 import { UpgradeRefused } from './upgrade-refused.js';
@@ -62,7 +62,7 @@ export class GatewayAdapter extends WsAdapter {
   private readonly telemetry: Telemetry;
   private readonly turn: Turn;
   private readonly direct: DirectWrites | null;
-  private readonly connections: ConnectionsService;
+  private readonly gateway: RealtimeGateway;
   /** Closed at once, and still there. */
   private readonly refused = new Set<WebSocket>();
   private server: WebSocketServer | null = null;
@@ -75,7 +75,7 @@ export class GatewayAdapter extends WsAdapter {
     this.errors = app.get(ErrorFilter);
     this.telemetry = app.get(Telemetry);
     this.turn = app.get(Turn);
-    this.connections = app.get(ConnectionsService);
+    this.gateway = app.get(RealtimeGateway);
     this.direct = app.get<DirectWrites, DirectWrites | null>(DirectWrites);
   }
 
@@ -100,13 +100,11 @@ export class GatewayAdapter extends WsAdapter {
     return server;
   }
 
-  /** Messages go through the dispatcher, which was given the gateway's decorators at boot. */
-  override bindMessageHandlers(): void {
-    // Nothing to bind for each connection.
-  }
-
-  /** Nest's callback would be one for each connection; {@link onClose} is one for all. */
-  override bindClientDisconnect(): void {
+  /**
+   * Nest would make a callback for the end of each connection, and one for each type of message. The adapter calls the
+   * gateway's hooks itself, and messages go through the dispatcher, which was given the gateway's decorators at boot.
+   */
+  override bindClientConnect(): void {
     // Nothing to bind for each connection.
   }
 
@@ -169,7 +167,7 @@ export class GatewayAdapter extends WsAdapter {
     connection.pause(true);
     this.listen(ws);
     if (ws instanceof ClientSocket) ws.connection = connection;
-    this.server?.emit('connection', connection, resume);
+    this.gateway.handleConnection(connection, resume);
   }
 
   private listen(ws: WebSocket): void {
@@ -241,7 +239,7 @@ export class GatewayAdapter extends WsAdapter {
 
   private readonly onClose = this.bound(function forget(this: GatewayAdapter, connection, code: number) {
     if (connection.closeCode === 0) connection.closeCode = code;
-    this.connections.closed(connection);
+    this.gateway.handleDisconnect(connection);
   });
 
   /** ws closes by itself after an error, with the code for it. */

@@ -1,5 +1,5 @@
 import { UseFilters, UseGuards, UsePipes } from '@nestjs/common';
-import type { OnGatewayConnection } from '@nestjs/websockets';
+import type { OnGatewayConnection, OnGatewayDisconnect } from '@nestjs/websockets';
 import { ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
 import { JwtStrategy } from '../auth/jwt.strategy.js';
 import { channelOf, Requires, WsAuthGuard } from '../auth/ws-auth.guard.js';
@@ -31,7 +31,7 @@ const DEFAULT_HISTORY_LIMIT = 50;
 @UseGuards(WsAuthGuard)
 @UsePipes(MessagePipe)
 @UseFilters(ErrorFilter)
-export class RealtimeGateway implements OnGatewayConnection<Connection> {
+export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatewayDisconnect<Connection> {
   constructor(
     private readonly connections: ConnectionsService,
     private readonly rooms: RoomsService,
@@ -42,6 +42,10 @@ export class RealtimeGateway implements OnGatewayConnection<Connection> {
 
   handleConnection(connection: Connection, resume: ResumeRequest): void {
     this.connections.open(connection, resume);
+  }
+
+  handleDisconnect(connection: Connection): void {
+    this.connections.closed(connection);
   }
 
   @SubscribeMessage('chat')

@@ -3,23 +3,12 @@ import { Settings } from '../config/settings.js';
 import { BrokerUnavailable } from '../core/broker.js';
 import { monotonicMs } from '../core/clock.js';
 import type { Connection } from '../core/connection.js';
-import type {
-  ClusterTotals,
-  PresenceEntry,
-  PresencePage,
-  PresenceScope,
-  RoomCounts,
-  RoomsPage,
-} from '../core/presence-store.js';
-import { Pacer } from '../core/pacer.js';
+import type { ClusterTotals, PresenceEntry, PresencePage, PresenceScope } from '../core/presence-store.js';
 import { PresenceStore } from '../core/presence-store.js';
 
 /** What could not be written is tried again this often. */
 const RETRY_MS = 1_000;
 const GRACE_SWEEPS = 20;
-/** In a storm of connects the store is written to no more often: others see a change up to 10 ms later. */
-const WRITES_PER_SECOND = 100;
-const WRITES_BURST = 20;
 const MIN_GRACE_SWEEP_MS = 10;
 
 interface Local {
@@ -42,9 +31,8 @@ export class PresenceService {
   private readonly locals = new Map<PresenceScope, Map<string, Local>>();
   /** Those without a connection that are still in their grace. */
   private readonly leaving = new Set<Local>();
-  /** Changes that go to the store next, in order. */
+  /** Changes of this turn, in order. */
   private queue: PresenceEntry[] = [];
-  private readonly pacer = new Pacer(WRITES_PER_SECOND, WRITES_BURST, () => this.writeQueue());
   /** What the store does not know yet, because it was away. */
   private readonly unwritten = new Map<string, PresenceEntry>();
   private readonly graceMs: number;
@@ -98,24 +86,15 @@ export class PresenceService {
   }
 
   /** A page of the room's members over all instances. Rejects with `BrokerUnavailable`. */
-  page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
-    return this.upToDate().page(room, limit, cursor);
-  }
-
-  /** A page of the rooms that have members. Rejects with `BrokerUnavailable`. */
-  rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
-    return this.upToDate().rooms(limit, cursor);
-  }
-
-  /** Rejects with `BrokerUnavailable`. */
-  counts(room: string): Promise<RoomCounts> {
-    return this.upToDate().counts(room);
+  async page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
+    this.flush();
+    return this.store.page(room, limit, cursor);
   }
 
   /** Null while the store is away. */
   async totals(): Promise<ClusterTotals | null> {
     try {
-      return await this.upToDate().totals();
+      return await this.store.totals();
     } catch (error) {
       this.logger.debug(`no totals: ${String(error)}`);
       return null;
@@ -129,14 +108,8 @@ export class PresenceService {
   async release(): Promise<void> {
     for (const timer of this.timers) clearInterval(timer);
     this.timers = [];
-    this.pacer.hurry();
+    this.flush();
     await this.settled;
-  }
-
-  /** The store, after what this instance still has to write: who asks here sees what has happened here. */
-  private upToDate(): PresenceStore {
-    this.pacer.hurry();
-    return this.store;
   }
 
   private remove(local: Local): void {
@@ -155,11 +128,11 @@ export class PresenceService {
   private change(entry: PresenceEntry): void {
     // Newer than what could not be written.
     this.unwritten.delete(keyOf(entry.scope, entry.userId));
-    this.queue.push(entry);
-    this.pacer.ask();
+    if (this.queue.push(entry) === 1) setImmediate(() => this.flush());
   }
 
-  private writeQueue(): void {
+  private flush(): void {
+    if (this.queue.length === 0) return;
     const entries = this.queue;
     this.queue = [];
     this.write(entries);

@@ -64,19 +64,6 @@ describe('a pacer', () => {
     expect(runs).toHaveLength(before + 1);
   });
 
-  it('hurries what waits, and runs it once', async () => {
-    await storm(BURST + 1);
-    pacer.hurry();
-    expect(runs).toHaveLength(BURST + 1);
-    await vi.advanceTimersByTimeAsync(1_000);
-    expect(runs).toHaveLength(BURST + 1);
-  });
-
-  it('has nothing to hurry where nothing was asked for', () => {
-    pacer.hurry();
-    expect(runs).toHaveLength(0);
-  });
-
   it('runs nothing after it was stopped, neither of this turn nor later', async () => {
     pacer.ask();
     pacer.stop();

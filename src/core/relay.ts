@@ -5,8 +5,8 @@ interface Load<T> {
 }
 
 /**
- * Carries items by one call at a time: what comes while a call is under way goes along with the next one. What comes alone
- * does not wait, and in a storm every call takes many along.
+ * Carries items by one call at a time: what comes while a call is under way goes along with the next one. What comes
+ * alone does not wait, and in a storm every call takes many along.
  */
 export class Relay<T> {
   private underWay = 0;

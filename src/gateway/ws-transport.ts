@@ -7,8 +7,9 @@ import type { DirectWriter, DirectWrites } from './direct-writes.js';
 const MAX_JOINED_BYTES = 65_536;
 
 /**
- * A ws WebSocket and the socket below it, which was corked before the handshake was answered. Frames are complete and go to the socket as they are, which is safe between
- * ws's own: it writes control frames in one piece, and no messages of ours go through it.
+ * A ws WebSocket and the socket below it, which was corked before the handshake was answered. Frames are complete and go
+ * to the socket as they are, which is safe between ws's own: it writes control frames in one piece, and no messages of
+ * ours go through it.
  */
 export class WsTransport implements Transport, DirectWriter {
   readonly deflate: boolean;

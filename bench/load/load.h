@@ -28,10 +28,12 @@ struct options {
   double rate_per_second;
   int window;
   double warmup_seconds;
+  double warmup_rate_per_second;
   double seconds;
   double settle_seconds;
   double limit_seconds;
   int warmup_connections;
+  int warmup_rounds;
   int handshakes_at_once;
   double handshakes_per_second;
   int sample_every;

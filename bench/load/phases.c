@@ -11,6 +11,7 @@ enum { EVENTS_AT_ONCE = 1024, TICK_MS = 20, BEHIND_WINDOW = 10, CALM_US = 500000
 
 static const double NS = 1e9;
 static const int64_t DRAIN_NS = 3000000000;
+static const int64_t NS_OF_CALM = 1000000000;
 static const int64_t STALL_CHECK_NS = 500000000;
 
 /* What is read at both ends of a span. */
@@ -23,6 +24,7 @@ struct reading {
   uint64_t delivered;
 };
 
+static double due_rate;
 static double due_messages;
 static int64_t due_since_ns;
 static int next_publisher;
@@ -67,15 +69,21 @@ static void set_timer(struct load *load, int64_t at_ns) {
 /* Publishes what the rate has made due, round the publishers, and sets the timer to the next one. */
 static void publish_due(struct load *load) {
   int64_t now = now_ns();
-  double rate = load->options.rate_per_second;
   while (true) {
-    int64_t due_ns = due_since_ns + (int64_t)(due_messages * NS / rate);
+    int64_t due_ns = due_since_ns + (int64_t)(due_messages * NS / due_rate);
     if (due_ns > now) return set_timer(load, due_ns);
     if (now - due_ns > load->latest_ns) load->latest_ns = now - due_ns;
     due_messages += 1;
     publish(load, load->publishers[next_publisher], 1);
     next_publisher = (next_publisher + 1) % load->publisher_count;
   }
+}
+
+static void publish_at(struct load *load, double rate) {
+  due_rate = rate;
+  due_messages = 0;
+  due_since_ns = now_ns();
+  publish_due(load);
 }
 
 static void turn(struct load *load, int wait_ms) {
@@ -132,22 +140,28 @@ static void open_all(struct load *load, int count, bool members_only) {
 /* Handshakes that nobody counts, so that the server has compiled what it needs. */
 static void warm_up(struct load *load) {
   int count = load->options.warmup_connections;
-  open_all(load, count < load->options.connections ? count : load->options.connections, false);
-  for (int index = 0; index < load->options.connections; index += 1) connection_end(load, &load->connections[index]);
-  usleep(CALM_US);
+  for (int round = 0; round < load->options.warmup_rounds; round += 1) {
+    open_all(load, count < load->options.connections ? count : load->options.connections, false);
+    for (int index = 0; index < load->options.connections; index += 1) connection_end(load, &load->connections[index]);
+    usleep(CALM_US);
+  }
 }
 
 static void measure_load(struct load *load) {
   const struct options *options = &load->options;
+  double warmup_rate = options->warmup_rate_per_second;
   load->is_publishing = true;
   if (options->mode == RATE) {
-    due_since_ns = now_ns();
-    publish_due(load);
+    publish_at(load, warmup_rate > 0 ? warmup_rate : options->rate_per_second);
   } else {
     for (int index = 0; index < load->publisher_count; index += 1)
       publish(load, load->publishers[index], options->window);
   }
   run_until(load, now_ns() + (int64_t)(options->warmup_seconds * NS));
+  if (options->mode == RATE && warmup_rate > 0) {
+    publish_at(load, options->rate_per_second);
+    run_until(load, now_ns() + NS_OF_CALM);
+  }
   load->counts_latency = true;
   load->latest_ns = 0;
   struct reading from = read_all(load);

@@ -141,6 +141,11 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
       for (const result of prepared) if (result.status === 'rejected') throw result.reason;
       return;
     }
+    if (connection.identity.expiresAtMs <= Date.now()) {
+      for (const { value } of [broadcast, direct]) this.abandon(value);
+      connection.close(CLOSE.unauthorized);
+      return;
+    }
     this.welcome(connection, broadcast.value, direct.value);
     this.presence.enter('cluster', connection);
     this.heartbeat.schedule(connection);

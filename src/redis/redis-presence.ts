@@ -9,7 +9,6 @@ import type {
   RoomsPage,
 } from '../core/presence-store.js';
 import { PresenceStore } from '../core/presence-store.js';
-import { Relay } from '../core/relay.js';
 import { roomChannel, userChannel } from '../protocol/names.js';
 import type { RedisClient, RedisClients } from './redis-clients.js';
 import { reach } from './redis-clients.js';
@@ -68,7 +67,6 @@ export class RedisPresence extends PresenceStore {
   /** Monotonic ms since which the lease has been renewed without a pause; Infinity: not now. */
   private steadySinceMs = Infinity;
   private renewedAtMs = -Infinity;
-  private readonly writes = new Relay<PresenceEntry>((entries) => this.writeAll(entries));
   private onLost: (reaped: boolean) => void = () => undefined;
 
   constructor(
@@ -91,12 +89,11 @@ export class RedisPresence extends PresenceStore {
     if (this.commands.status === 'ready') void this.tick();
   }
 
-  write(entries: readonly PresenceEntry[]): Promise<void> {
-    return this.writes.carry(entries);
+  async write(entries: readonly PresenceEntry[]): Promise<void> {
+    await Promise.all(this.batches(entries).map((batch) => this.writeBatch(batch)));
   }
 
   async page(room: string, limit: number, cursor: string | undefined): Promise<PresencePage> {
-    this.writes.hurry();
     const scope = roomChannel(room);
     const base = `${this.keys.tag(partitionOf(scope))}:presence:${scope}`;
     const after = cursor === undefined ? '' : Buffer.from(cursor, 'base64url').toString('utf8');
@@ -119,7 +116,6 @@ export class RedisPresence extends PresenceStore {
 
   /** Partition by partition, in each by name; the cursor names both. One that we did not make is at the end. */
   async rooms(limit: number, cursor: string | undefined): Promise<RoomsPage> {
-    this.writes.hurry();
     const [from = '0', after = ''] =
       cursor === undefined ? [] : Buffer.from(cursor, 'base64url').toString('utf8').split(' ');
     const found: { room: string; partition: number }[] = [];
@@ -144,7 +140,6 @@ export class RedisPresence extends PresenceStore {
   }
 
   async counts(room: string): Promise<RoomCounts> {
-    this.writes.hurry();
     const scope = roomChannel(room);
     const base = `${this.keys.tag(partitionOf(scope))}:presence:${scope}`;
     const [members, connections] = await reach(
@@ -154,7 +149,6 @@ export class RedisPresence extends PresenceStore {
   }
 
   async totals(): Promise<ClusterTotals> {
-    this.writes.hurry();
     const partitions = Array.from({ length: PARTITIONS }, (_, partition) => this.keys.tag(partition));
     const [counts, rooms, instances] = await Promise.all([
       Promise.all(
@@ -187,10 +181,6 @@ export class RedisPresence extends PresenceStore {
       // The lease ends by itself.
       this.logger.warn(`the lease was not handed back: ${String(error)}`);
     }
-  }
-
-  private async writeAll(entries: readonly PresenceEntry[]): Promise<void> {
-    await Promise.all(this.batches(entries).map((batch) => this.writeBatch(batch)));
   }
 
   /** In a cluster a call stays in one slot, so batches are by partition; the entries of a user and scope keep their order. */

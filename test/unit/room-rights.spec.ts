@@ -109,6 +109,13 @@ describe('the right to broadcast', () => {
 });
 
 describe('a claim that makes no sense', () => {
+  it.each([[['a']], [['*']], [[]]])(
+    'grants nothing as an array in place of the rights in rooms: %j',
+    (rooms) => {
+      for (const action of actions) expect(allowed({ rooms }, action, roomChannel('a'))).toBe(false);
+    },
+  );
+
   it.each([null, 'a', '*', 7, true, { 0: '*', length: 1 }])('grants nothing: %j', (claim) => {
     for (const action of actions) {
       expect(allowed({ rooms: { [action]: claim } }, action, roomChannel('a'))).toBe(false);

@@ -8,6 +8,7 @@ import { GatewayProcess } from '../support/gateway-process.js';
 import { stats, status } from '../support/http.js';
 import { fresh } from '../support/names.js';
 import { RedisServer } from '../support/redis-server.js';
+import { secret, token } from '../support/tokens.js';
 
 interface Answer {
   /** `ack`, or the code of the error. */
@@ -249,6 +250,21 @@ describe('a broker that is lost between the upgrade and `connected`', () => {
     await ready(one);
     const again = await eventually(() => one.as('alice'));
     expect(again.userId).toBe('alice');
+  });
+});
+
+describe('a token that ends while the broker lets its connection wait', () => {
+  const cluster = serveCluster({ AUTH_MODE: 'optional', JWT_SECRET: secret, JWT_CLOCK_TOLERANCE_S: '0' });
+
+  it('opens nothing', async () => {
+    const { one, redis } = cluster();
+    redis.pause();
+    const waiting = accepted(one.ws(`/ws?token=${token('alice', { exp: Date.now() / 1000 + 0.3 })}`));
+    await pause(700);
+    redis.resume();
+    const client = await waiting;
+    expect((await client.closed).code).toBe(4001);
+    expect(client.all).toEqual([]);
   });
 });
 

@@ -138,6 +138,8 @@ const sketches: readonly Sketch[] = [
             rooms: connections / 10,
             'warmup-connections': connections,
             'warmup-rounds': size.isQuick ? 1 : 3,
+            // Until nothing is left to be done for those who have gone: Fanfare keeps their presence for 5 s.
+            'calm-seconds': size.isQuick ? 0.5 : 8,
           },
         },
       ];

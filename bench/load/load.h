@@ -34,6 +34,7 @@ struct options {
   double limit_seconds;
   int warmup_connections;
   int warmup_rounds;
+  double calm_seconds;
   int handshakes_at_once;
   double handshakes_per_second;
   int sample_every;

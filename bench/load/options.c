@@ -47,6 +47,7 @@ static void read_one(struct options *options, const char *name, const char *valu
   else if (strcmp(name, "--settle-seconds") == 0) options->settle_seconds = atof(value);
   else if (strcmp(name, "--limit-seconds") == 0) options->limit_seconds = atof(value);
   else if (strcmp(name, "--warmup-rate") == 0) options->warmup_rate_per_second = atof(value);
+  else if (strcmp(name, "--calm-seconds") == 0) options->calm_seconds = atof(value);
   else if (strcmp(name, "--warmup-rounds") == 0) options->warmup_rounds = atoi(value);
   else if (strcmp(name, "--warmup-connections") == 0) options->warmup_connections = atoi(value);
   else if (strcmp(name, "--handshakes-at-once") == 0) options->handshakes_at_once = atoi(value);
@@ -66,6 +67,7 @@ void options_read(struct options *options, int argc, char **argv) {
       .window = 1,
       .warmup_seconds = 1,
       .warmup_rounds = 1,
+      .calm_seconds = 0.5,
       .seconds = 3,
       .settle_seconds = 2,
       .limit_seconds = 60,

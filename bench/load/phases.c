@@ -7,7 +7,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-enum { EVENTS_AT_ONCE = 1024, TICK_MS = 20, BEHIND_WINDOW = 10, CALM_US = 500000 };
+enum { EVENTS_AT_ONCE = 1024, TICK_MS = 20, BEHIND_WINDOW = 10 };
 
 static const double NS = 1e9;
 static const int64_t DRAIN_NS = 3000000000;
@@ -143,8 +143,8 @@ static void warm_up(struct load *load) {
   for (int round = 0; round < load->options.warmup_rounds; round += 1) {
     open_all(load, count < load->options.connections ? count : load->options.connections, false);
     for (int index = 0; index < load->options.connections; index += 1) connection_end(load, &load->connections[index]);
-    usleep(CALM_US);
   }
+  usleep((useconds_t)(load->options.calm_seconds * 1e6));
 }
 
 static void measure_load(struct load *load) {

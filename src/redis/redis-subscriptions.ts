@@ -3,7 +3,7 @@ import { Pacer } from '../core/pacer.js';
 import type { RedisClients } from './redis-clients.js';
 import type { RedisLines } from './redis-lines.js';
 
-/** Names in one SUBSCRIBE. */
+/** Names in one SUBSCRIBE or UNSUBSCRIBE. */
 const BATCH = 512;
 /** In a storm of connects Redis is asked no more often: who connects waits up to 5 ms, and shares the call with others. */
 const CALLS_PER_SECOND = 200;
@@ -127,9 +127,7 @@ export class RedisSubscriptions {
     for (const bus of buses) {
       const line = this.lines.lineOf(bus);
       if (line === null) throw new BrokerUnavailable('no owner of the slot');
-      const group = byLine.get(line);
-      if (group === undefined) byLine.set(line, [bus]);
-      else group.push(bus);
+      addTo(byLine, line, bus);
     }
     await Promise.all([...byLine].map(([line, group]) => this.subscribeOn(line, group)));
   }
@@ -137,12 +135,8 @@ export class RedisSubscriptions {
   private async subscribeOn(line: string, buses: readonly string[]): Promise<void> {
     const client = this.lines.get(line);
     if (client === undefined) throw new BrokerUnavailable('no line');
-    // Sharded, one call holds buses of one slot only.
-    const size = this.clients.sharded ? 1 : BATCH;
-    const batches: string[][] = [];
-    for (let start = 0; start < buses.length; start += size) batches.push(buses.slice(start, start + size));
     await Promise.all(
-      batches.map(async (batch) => {
+      this.batches(buses).map(async (batch) => {
         await (this.clients.sharded ? client.ssubscribe(...batch) : client.subscribe(...batch));
         this.succeed(line, batch);
       }),
@@ -175,7 +169,7 @@ export class RedisSubscriptions {
       const line = this.buses.get(bus)?.line ?? null;
       this.released.delete(bus);
       this.buses.delete(bus);
-      if (line !== null) byLine.set(line, [...(byLine.get(line) ?? []), bus]);
+      if (line !== null) addTo(byLine, line, bus);
     }
     for (const [line, buses] of byLine) this.unsubscribe(line, buses);
   }
@@ -183,12 +177,26 @@ export class RedisSubscriptions {
   private unsubscribe(line: string, buses: readonly string[]): void {
     const client = this.lines.get(line);
     if (client?.status !== 'ready') return;
-    const done = this.clients.sharded
-      ? Promise.all(buses.map((bus) => client.sunsubscribe(bus)))
-      : client.unsubscribe(...buses);
+    const done = this.batches(buses).map((batch) =>
+      this.clients.sharded ? client.sunsubscribe(...batch) : client.unsubscribe(...batch),
+    );
     // What can't be unsubscribed must not stay subscribed: a new line starts with nothing.
-    done.catch(() => this.lines.rebuild(line));
+    Promise.all(done).catch(() => this.lines.rebuild(line));
   }
+
+  /** Sharded, one call holds buses of one slot only. */
+  private batches(buses: readonly string[]): string[][] {
+    const size = this.clients.sharded ? 1 : BATCH;
+    const batches: string[][] = [];
+    for (let start = 0; start < buses.length; start += size) batches.push(buses.slice(start, start + size));
+    return batches;
+  }
+}
+
+function addTo(groups: Map<string, string[]>, key: string, bus: string): void {
+  const group = groups.get(key);
+  if (group === undefined) groups.set(key, [bus]);
+  else group.push(bus);
 }
 
 function hasSource(subscription: Subscription): subscription is Subscription & Source {

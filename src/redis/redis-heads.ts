@@ -1,5 +1,6 @@
 import { BrokerUnavailable } from '../core/broker.js';
 import type { Position } from '../protocol/messages.js';
+import { addTo, inBatches } from './batches.js';
 import type { RedisClients } from './redis-clients.js';
 import type { RedisKeys } from './redis-keys.js';
 import { partitionOf } from './redis-keys.js';
@@ -39,8 +40,7 @@ export class RedisHeads {
 
   /** Tells the heads of many channels, batch by batch; those that can't be read now are left out. */
   async each(channels: readonly string[], onHead: (channel: string, head: Position) => void): Promise<void> {
-    for (let start = 0; start < channels.length; start += BATCH) {
-      const batch = channels.slice(start, start + BATCH);
+    for (const batch of inBatches(channels, BATCH)) {
       const heads = await this.readAll(batch);
       batch.forEach((channel, index) => {
         const head = heads[index] ?? null;
@@ -67,8 +67,7 @@ export class RedisHeads {
   private readAsked(): void {
     const { asked } = this;
     this.asked = [];
-    for (let start = 0; start < asked.length; start += BATCH) {
-      const batch = asked.slice(start, start + BATCH);
+    for (const batch of inBatches(asked, BATCH)) {
       this.readAll(batch.map(({ channel }) => channel)).then(
         (heads) =>
           batch.forEach(({ resolve, reject }, index) => {
@@ -86,12 +85,7 @@ export class RedisHeads {
   /** In a cluster a call stays in one slot. */
   private async readAll(channels: readonly string[]): Promise<(Position | null)[]> {
     const groups = new Map<number, string[]>();
-    for (const channel of channels) {
-      const group = this.clients.sharded ? partitionOf(channel) : 0;
-      const members = groups.get(group);
-      if (members === undefined) groups.set(group, [channel]);
-      else members.push(channel);
-    }
+    for (const channel of channels) addTo(groups, this.clients.sharded ? partitionOf(channel) : 0, channel);
     const found = new Map<string, Position | null>();
     await Promise.all(
       [...groups.values()].map(async (group) => {

@@ -1,5 +1,6 @@
 import { BrokerUnavailable } from '../core/broker.js';
 import { Pacer } from '../core/pacer.js';
+import { addTo, inBatches } from './batches.js';
 import type { RedisClients } from './redis-clients.js';
 import type { RedisLines } from './redis-lines.js';
 
@@ -186,17 +187,8 @@ export class RedisSubscriptions {
 
   /** Sharded, one call holds buses of one slot only. */
   private batches(buses: readonly string[]): string[][] {
-    const size = this.clients.sharded ? 1 : BATCH;
-    const batches: string[][] = [];
-    for (let start = 0; start < buses.length; start += size) batches.push(buses.slice(start, start + size));
-    return batches;
+    return inBatches(buses, this.clients.sharded ? 1 : BATCH);
   }
-}
-
-function addTo(groups: Map<string, string[]>, key: string, bus: string): void {
-  const group = groups.get(key);
-  if (group === undefined) groups.set(key, [bus]);
-  else group.push(bus);
 }
 
 function hasSource(subscription: Subscription): subscription is Subscription & Source {

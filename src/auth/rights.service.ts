@@ -2,7 +2,7 @@ import { Injectable } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
 import type { Rights } from '../core/identity.js';
 import { AuthorizeHook } from './authorize-hook.js';
-import { hasRights, RoomRights } from './room-rights.js';
+import { RoomRights } from './room-rights.js';
 
 /** Makes a user's rights: what the token says, else what the backend answers, else the policy. */
 @Injectable()
@@ -22,6 +22,7 @@ export class RightsService {
   of(userId: string, claims: object): Rights {
     if (this.hook.isSet)
       return new RoomRights(claims, (action, channel) => this.hook.allows(userId, action, channel));
-    return hasRights(claims) ? new RoomRights(claims, this.policy) : this.common;
+    const rights = new RoomRights(claims, this.policy);
+    return rights.isSilent ? this.common : rights;
   }
 }

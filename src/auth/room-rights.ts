@@ -34,10 +34,6 @@ function own(claims: object, name: string): unknown {
   return Object.hasOwn(claims, name) ? Reflect.get(claims, name) : undefined;
 }
 
-export function hasRights(claims: object): boolean {
-  return ['rooms', 'direct', 'broadcast'].some((claim) => Object.hasOwn(claims, claim));
-}
-
 /**
  * The rights in a token: `rooms: {join, publish, presence, history}` with patterns of room names, `direct` with patterns
  * of user ids, `broadcast`. Where it says nothing, the backend or the policy decides.
@@ -57,6 +53,11 @@ export class RoomRights implements Rights {
     this.direct = matcherOf(own(claims, 'direct'));
     const broadcast = own(claims, 'broadcast');
     this.broadcast = broadcast === undefined ? undefined : broadcast === true;
+  }
+
+  /** No claim says anything. */
+  get isSilent(): boolean {
+    return this.rooms === null && this.direct === undefined && this.broadcast === undefined;
   }
 
   allows(action: Action, channel: string): boolean | Promise<boolean> {

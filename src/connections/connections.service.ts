@@ -136,13 +136,11 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
       this.take(connection, userChannel(connection.userId), resume.direct),
     ]);
     const [broadcast, direct] = prepared;
-    if (broadcast.status === 'rejected' || direct.status === 'rejected' || connection.isGone) {
+    const hasEnded = connection.identity.expiresAtMs <= Date.now();
+    if (broadcast.status === 'rejected' || direct.status === 'rejected' || connection.isGone || hasEnded) {
       for (const result of prepared) if (result.status === 'fulfilled') this.abandon(result.value);
       for (const result of prepared) if (result.status === 'rejected') throw result.reason;
-      return;
-    }
-    if (connection.identity.expiresAtMs <= Date.now()) {
-      for (const { value } of [broadcast, direct]) this.abandon(value);
+      // Does nothing where it is gone already.
       connection.close(CLOSE.unauthorized);
       return;
     }

@@ -141,8 +141,7 @@ export function isOwnOrigin(origin: string, { headers }: IncomingMessage): boole
 
 /** The client's address: the socket's, or what the outermost of the trusted proxies saw. */
 export function clientAddress({ headers, socket }: IncomingMessage, trustedHops: number): string {
-  const peer = (socket.remoteAddress ?? '').replace(/^::ffff:/, '');
-  if (trustedHops === 0) return peer;
+  const peer = socket.remoteAddress ?? '';
   const forwarded = headers['x-forwarded-for'];
   const given = (Array.isArray(forwarded) ? forwarded.join(',') : (forwarded ?? '')).split(',');
   const hops = [...given.map((address) => address.trim()).filter((address) => address !== ''), peer];

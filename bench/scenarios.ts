@@ -88,7 +88,7 @@ const sketches: readonly Sketch[] = [
       {
         name: 'C',
         instances: 2,
-        load: warm(size, rate(longEnough(size), { connections: 200, rooms: 1 }, 50, 1)),
+        load: { ...rate(size, { connections: 200, rooms: 1 }, 50, 1), ...latencyTimes(size) },
       },
     ],
   },
@@ -233,12 +233,8 @@ export const scenarios: readonly Scenario[] = sketches.map((sketch) => ({
   suits: sketch.suits ?? isNoTwin,
 }));
 
-function longEnough(size: Size): Size {
-  return size.isQuick ? size : { ...size, seconds: Math.max(size.seconds, LATENCY_SECONDS) };
-}
-
-function warm(size: Size, load: LoadOptions): LoadOptions {
-  return size.isQuick ? load : { ...load, ...LATENCY_WARMUP };
+function latencyTimes(size: Size): LoadOptions {
+  return size.isQuick ? {} : { ...LATENCY_WARMUP, seconds: Math.max(size.seconds, LATENCY_SECONDS) };
 }
 
 function rate(size: Size, place: LoadOptions, perSecond: number, sampleEvery: number): LoadOptions {

@@ -200,8 +200,12 @@ describe('MAX_MESSAGE_BYTES', () => {
   });
 });
 
-describe('SLOW_CONSUMER_BYTES', () => {
-  const gateway = serve({ SLOW_CONSUMER_BYTES: '524288', RATE_LIMIT_PER_SECOND: '0' });
+describe.each(['direct', 'stream'])('SLOW_CONSUMER_BYTES, with SOCKET_WRITES=%s', (writes) => {
+  const gateway = serve({
+    SLOW_CONSUMER_BYTES: '524288',
+    RATE_LIMIT_PER_SECOND: '0',
+    SOCKET_WRITES: writes,
+  });
   const content = 'x'.repeat(60_000);
   // More than the kernel holds for a loopback connection, and not much more: whoever is found slow has a few
   // seconds to read the rest and the close frame.

@@ -16,6 +16,9 @@ import { RightsService } from './rights.service.js';
 const MAX_TOKEN_LENGTH = 4_096;
 const MAX_NAME_LENGTH = 256;
 
+type Claims = Record<string, unknown>;
+type KeyTaker = (error: Error | null, key?: Buffer) => void;
+
 interface TokenRequest {
   token: string;
 }
@@ -85,7 +88,7 @@ export class JwtStrategy implements OnApplicationShutdown {
     return new Strategy(
       {
         jwtFromRequest: (request: unknown) => (isTokenRequest(request) ? request.token : null),
-        secretOrKeyProvider: (_request, token, done) => void this.provideKey(key, token, done),
+        secretOrKeyProvider: (_request, token, done) => this.provideKey(key, token, done),
         algorithms,
         ...(JWT_ISSUER === undefined ? {} : { issuer: JWT_ISSUER }),
         ...(JWT_AUDIENCE === undefined ? {} : { audience: JWT_AUDIENCE }),
@@ -95,40 +98,30 @@ export class JwtStrategy implements OnApplicationShutdown {
     );
   }
 
-  private async provideKey(
-    key: KeyObject | null,
-    token: unknown,
-    done: (error: Error | null, key?: Buffer) => void,
-  ): Promise<void> {
-    const found = key ?? (await this.issuerKeys?.find(keyIdOf(token))) ?? null;
-    try {
-      if (found === null) done(new Error('no such key'));
-      else done(null, forLibrary(found));
-    } catch (error) {
-      // jsonwebtoken looks into the payload before it knows that there is one: `null` is JSON too.
-      done(error instanceof Error ? error : new Error('unreadable token'));
-    }
+  private provideKey(key: KeyObject | null, token: unknown, done: KeyTaker): void {
+    if (key !== null || this.issuerKeys === null) handOver(key, done);
+    else void this.issuerKeys.find(keyIdOf(token)).then((found) => handOver(found, done), done);
   }
 
   /** Runs the strategy as passport does: on an object of its own that gets the outcome. */
-  private verify(strategy: Strategy, token: string): Promise<object | null> {
+  private verify(strategy: Strategy, token: string): Promise<Claims | null> {
     return new Promise((resolve, reject) => {
       const attempt: TokenAttempt = Object.create(strategy);
-      attempt.success = (claims: unknown) => resolve(typeof claims === 'object' ? claims : null);
+      attempt.success = (claims: unknown) => resolve(isRecord(claims) ? claims : null);
       attempt.fail = () => resolve(null);
       attempt.error = (error: Error) => reject(error);
       attempt.authenticate({ token });
     });
   }
 
-  private identityOf(claims: object): Identity | null {
-    const { sub, name, exp, jti, iat }: Record<string, unknown> = { ...claims };
+  private identityOf(claims: Claims): Identity | null {
+    const { sub, name, exp, jti, iat } = claims;
     const { ANONYMOUS_PREFIX, JWT_REQUIRE_EXP, JWT_CLOCK_TOLERANCE_S } = this.settings;
     if (!isUserId(sub) || (ANONYMOUS_PREFIX !== '' && sub.startsWith(ANONYMOUS_PREFIX))) return null;
     if (typeof exp !== 'number' && (exp !== undefined || JWT_REQUIRE_EXP)) return null;
     return {
       userId: sub,
-      ...(typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH ? { name } : {}),
+      name: typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH ? name : undefined,
       rights: this.rights.of(sub, claims),
       token: {
         id: typeof jti === 'string' ? jti : undefined,
@@ -142,6 +135,16 @@ export class JwtStrategy implements OnApplicationShutdown {
 function keyOf({ JWT_SECRET, JWT_PUBLIC_KEY }: Settings): KeyObject | null {
   if (JWT_SECRET !== undefined) return createSecretKey(Buffer.from(JWT_SECRET, 'utf8'));
   return JWT_PUBLIC_KEY === undefined ? null : createPublicKey(JWT_PUBLIC_KEY);
+}
+
+function handOver(key: KeyObject | null, done: KeyTaker): void {
+  try {
+    if (key === null) done(new Error('no such key'));
+    else done(null, forLibrary(key));
+  } catch (error) {
+    // jsonwebtoken looks into the payload before it knows that there is one: `null` is JSON too.
+    done(error instanceof Error ? error : new Error('unreadable token'));
+  }
 }
 
 /** The types know strings and buffers only; jsonwebtoken takes key objects. */
@@ -159,16 +162,20 @@ function keyIdOf(token: unknown): string | undefined {
   return header !== null && typeof header.kid === 'string' ? header.kid : undefined;
 }
 
-function headerOf(token: string): Record<string, unknown> | null {
+function headerOf(token: string): Claims | null {
   try {
     const header: unknown = JSON.parse(
       Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString('utf8'),
     );
-    return typeof header === 'object' && header !== null ? { ...header } : null;
+    return isRecord(header) ? header : null;
   } catch {
     // What is not JSON is no header, and the token is refused for it.
     return null;
   }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null;
 }
 
 function isTokenRequest(request: unknown): request is TokenRequest {

@@ -59,7 +59,7 @@ export class Hub implements BrokerSink {
   }
 
   /** Takes a hold of the live channel, opening it for the first holder. Rejects with `BrokerUnavailable`. */
-  async acquire(name: string): Promise<Channel> {
+  acquire(name: string): Promise<Channel> {
     let channel = this.channels.get(name);
     if (channel === undefined) {
       channel = new Channel(name, this.broker.isDurable(name), this.turn);
@@ -67,8 +67,13 @@ export class Hub implements BrokerSink {
       this.opening.set(channel, this.open(channel));
     }
     channel.holds += 1;
+    const opening = this.opening.get(channel);
+    return opening === undefined ? Promise.resolve(channel) : this.whenOpen(channel, opening);
+  }
+
+  private async whenOpen(channel: Channel, opening: Promise<void>): Promise<Channel> {
     try {
-      await this.opening.get(channel);
+      await opening;
       return channel;
     } catch (error) {
       this.release(channel);
@@ -92,10 +97,12 @@ export class Hub implements BrokerSink {
    * Gets a holder of the channel ready to be its member, from where it wants to go on. The caller says what it has to
    * say and then calls `enter`, in one step; or `abandon`. Rejects with `BrokerUnavailable`.
    */
-  async prepare(channel: Channel, connection: Connection, start: ReplayStart | null): Promise<Entry> {
-    if (start === null || !channel.durable) {
-      return { outcome: null, enter: () => channel.add(connection), abandon: () => undefined };
-    }
+  prepare(channel: Channel, connection: Connection, start: ReplayStart | null): Entry | Promise<Entry> {
+    if (start !== null && channel.durable) return this.prepareReplay(channel, connection, start);
+    return { outcome: null, enter: () => channel.add(connection), abandon: () => undefined };
+  }
+
+  private async prepareReplay(channel: Channel, connection: Connection, start: ReplayStart): Promise<Entry> {
     const replay = new Replay(channel, connection, this.broker, this.pages, (head) =>
       this.onHead(channel.name, head),
     );

@@ -8,7 +8,7 @@ export interface Rights {
 /** Who is at the far end of a connection, as the upgrade or a later `auth` message established it. */
 export interface Identity {
   userId: string;
-  name?: string;
+  name: string | undefined;
   rights: Rights;
   /** Wall-clock milliseconds at which the token ends; Infinity where nothing ends it. */
   expiresAtMs: number;

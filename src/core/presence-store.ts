@@ -7,7 +7,7 @@ export type PresenceScope = 'cluster' | `room:${string}`;
 export interface PresenceEntry {
   scope: PresenceScope;
   userId: string;
-  name?: string;
+  name: string | undefined;
   /** Open connections, 0 while a lost one is in its grace; null: not there (any more). */
   connections: number | null;
   /** Tell the others if this is the user's first or last entry in the cluster. */

@@ -4,6 +4,7 @@ import type { ResumePoint, ResumeRequest } from '../connections/connections.serv
 import { UpgradeRefused } from './upgrade-refused.js';
 
 export const SUBPROTOCOL = 'fanfare.v1';
+const MAIN_PATH = '/ws';
 const BEARER = 'bearer.';
 /** RFC 9110 section 5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
@@ -19,6 +20,7 @@ const PARAMETERS = [
   'frames',
 ] as const;
 export type Query = Partial<Record<(typeof PARAMETERS)[number], string>>;
+const NO_QUERY: Query = Object.freeze({});
 
 export type UpgradeRoute =
   | { kind: 'main'; query: Query }
@@ -30,14 +32,13 @@ export function readRoute(request: IncomingMessage): UpgradeRoute {
   const target = request.url ?? '/';
   const mark = target.indexOf('?');
   const path = mark === -1 ? target : target.slice(0, mark);
-  const segments = path.split('/');
-  if (segments[1] !== 'ws' || segments[0] !== '' || segments.length > 3 || segments[2] === '') {
+  const encoded = path.startsWith(`${MAIN_PATH}/`) ? path.slice(MAIN_PATH.length + 1) : null;
+  if (encoded === null ? path !== MAIN_PATH : encoded === '' || encoded.includes('/')) {
     throw new UpgradeRefused(404, 'There is no WebSocket endpoint here.');
   }
   checkHandshake(request);
-  const query = readQuery(mark === -1 ? '' : target.slice(mark + 1));
-  const [, , encoded] = segments;
-  if (encoded === undefined) return { kind: 'main', query };
+  const query = mark === -1 ? NO_QUERY : readQuery(target.slice(mark + 1));
+  if (encoded === null) return { kind: 'main', query };
   const userId = decode(encoded);
   if (userId === 'secure') return { kind: 'secure', query };
   if (!isUserId(userId)) throw new UpgradeRefused(400, 'The user id in the path is not valid.');

@@ -134,7 +134,7 @@ export class Upgrade {
     const given = route.kind === 'user' ? route.userId : route.query.client_id;
     const userId = ANONYMOUS_PREFIX + (given ?? randomUUID());
     if (given === '' || !isUserId(userId)) throw new UpgradeRefused(400, 'The user id is not valid.');
-    return { userId, rights: this.rights.of(userId, {}), expiresAtMs: Infinity };
+    return { userId, name: undefined, rights: this.rights.of(userId, {}), expiresAtMs: Infinity };
   }
 
   /** The same for every token that is missing or not valid, whatever is wrong with it. */

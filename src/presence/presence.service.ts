@@ -127,7 +127,7 @@ export class PresenceService {
 
   private change(entry: PresenceEntry): void {
     // Newer than what could not be written.
-    this.unwritten.delete(keyOf(entry.scope, entry.userId));
+    if (this.unwritten.size > 0) this.unwritten.delete(keyOf(entry.scope, entry.userId));
     if (this.queue.push(entry) === 1) setImmediate(() => this.flush());
   }
 
@@ -140,17 +140,20 @@ export class PresenceService {
 
   private write(entries: readonly PresenceEntry[]): void {
     this.settled = this.store.write(entries).then(
-      () => {
-        for (const entry of entries) {
-          const key = keyOf(entry.scope, entry.userId);
-          if (this.unwritten.get(key) === entry) this.unwritten.delete(key);
-        }
-      },
+      () => this.forgetWritten(entries),
       (error: unknown) => {
         if (!(error instanceof BrokerUnavailable)) this.logger.error(error);
         for (const entry of entries) this.keepUnwritten(entry);
       },
     );
+  }
+
+  private forgetWritten(entries: readonly PresenceEntry[]): void {
+    if (this.unwritten.size === 0) return;
+    for (const entry of entries) {
+      const key = keyOf(entry.scope, entry.userId);
+      if (this.unwritten.get(key) === entry) this.unwritten.delete(key);
+    }
   }
 
   /** Only the newest state of an entry is worth writing later. */
@@ -180,5 +183,5 @@ function keyOf(scope: PresenceScope, userId: string): string {
 }
 
 function entryOf({ scope, userId, name, connections }: Local, announce: boolean): PresenceEntry {
-  return { scope, userId, ...(name === undefined ? {} : { name }), connections, announce };
+  return { scope, userId, name, connections, announce };
 }

@@ -125,7 +125,8 @@ export class RedisBroker extends Broker {
   }
 
   subscribe(channel: string): Promise<void> {
-    return this.link.subscribe(this.keys.bus(channel), { channel, partition: partitionOf(channel) });
+    const partition = partitionOf(channel);
+    return this.link.subscribe(this.keys.bus(channel, partition), { channel, partition });
   }
 
   unsubscribe(channel: string): void {

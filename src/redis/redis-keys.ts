@@ -3,7 +3,9 @@ export const PARTITIONS = 256;
 const CLUSTER_SLOTS = 16_384;
 
 /** What may stand in a key as it is; everything else of a user id is percent-encoded. */
+const SAFE_IN_KEY = /^[A-Za-z0-9._@-]*$/;
 const UNSAFE_IN_KEY = /[^A-Za-z0-9._@-]/gu;
+const MAX_ASCII = 0x7f;
 
 /** Every key and bus channel the gateway uses; the table in ARCHITECTURE.md explains them. */
 export class RedisKeys {
@@ -40,8 +42,8 @@ export class RedisKeys {
     return `${this.tag(partition)}:${encodeChannel(channel)}`;
   }
 
-  bus(channel: string): string {
-    return `${this.channel(partitionOf(channel), channel)}:bus`;
+  bus(channel: string, partition = partitionOf(channel)): string {
+    return `${this.channel(partition, channel)}:bus`;
   }
 
   /** The bus of connect and disconnect notices of the users of a partition. */
@@ -75,7 +77,7 @@ export class RedisKeys {
 }
 
 export function partitionOf(channel: string): number {
-  return crc16(Buffer.from(channel, 'utf8')) % PARTITIONS;
+  return crc16(channel) % PARTITIONS;
 }
 
 /** The slot of a key or bus in a Redis Cluster: of what stands in its first braces, else of all of it. */
@@ -83,7 +85,7 @@ export function slotOf(key: string): number {
   const open = key.indexOf('{');
   const close = key.indexOf('}', open + 1);
   const tagged = open !== -1 && close > open + 1 ? key.slice(open + 1, close) : key;
-  return crc16(Buffer.from(tagged, 'utf8')) % CLUSTER_SLOTS;
+  return crc16(tagged) % CLUSTER_SLOTS;
 }
 
 /** Room names are safe as they are; a user id must not reach another key. */
@@ -92,6 +94,7 @@ export function encodeChannel(channel: string): string {
 }
 
 export function encodeUserId(userId: string): string {
+  if (SAFE_IN_KEY.test(userId)) return userId;
   return userId.replace(UNSAFE_IN_KEY, (character) =>
     [...Buffer.from(character, 'utf8')]
       .map((byte) => `%${byte.toString(16).toUpperCase().padStart(2, '0')}`)
@@ -106,8 +109,23 @@ const CRC = Uint16Array.from({ length: 256 }, (_, byte) => {
   return crc;
 });
 
-function crc16(bytes: Buffer): number {
+/** Of the text's UTF-8; what is ASCII, as nearly all names are, is read where it stands. */
+function crc16(text: string): number {
   let crc = 0;
-  for (const byte of bytes) crc = ((crc << 8) ^ (CRC[(crc >> 8) ^ byte] ?? 0)) & 0xffff;
+  for (let at = 0; at < text.length; at += 1) {
+    const code = text.charCodeAt(at);
+    if (code > MAX_ASCII) return crc16Of(Buffer.from(text, 'utf8'));
+    crc = crcWith(crc, code);
+  }
   return crc;
+}
+
+function crc16Of(bytes: Buffer): number {
+  let crc = 0;
+  for (const byte of bytes) crc = crcWith(crc, byte);
+  return crc;
+}
+
+function crcWith(crc: number, byte: number): number {
+  return ((crc << 8) ^ (CRC[(crc >> 8) ^ byte] ?? 0)) & 0xffff;
 }

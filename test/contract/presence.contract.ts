@@ -31,7 +31,7 @@ export function entry(
   connections: number | null = 1,
   more: Partial<PresenceEntry> = {},
 ): PresenceEntry {
-  return { scope, userId, connections, announce: true, ...more };
+  return { scope, userId, name: undefined, connections, announce: true, ...more };
 }
 
 export interface Notice {

@@ -97,7 +97,7 @@ export function readTexts(bytes: Buffer): string[] {
 export const everything = { allows: () => true };
 
 export function identityOf(userId: string, more: Partial<Identity> = {}): Identity {
-  return { userId, rights: everything, expiresAtMs: Infinity, ...more };
+  return { userId, name: undefined, rights: everything, expiresAtMs: Infinity, ...more };
 }
 
 export interface ConnectionOptions {

@@ -131,20 +131,24 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
 
   /** Subscribes to what every connection gets, and says `connected`; missed and live events follow it. */
   private async attach(connection: Connection, resume: ResumeRequest): Promise<void> {
-    const prepared = await Promise.allSettled([
+    const taken = [
       this.take(connection, BROADCAST, resume.broadcast),
       this.take(connection, userChannel(connection.userId), resume.direct),
-    ]);
-    const [broadcast, direct] = prepared;
-    const hasEnded = connection.identity.expiresAtMs <= Date.now();
-    if (broadcast.status === 'rejected' || direct.status === 'rejected' || connection.isGone || hasEnded) {
-      for (const result of prepared) if (result.status === 'fulfilled') this.abandon(result.value);
-      for (const result of prepared) if (result.status === 'rejected') throw result.reason;
+    ] as const;
+    let attached: [Attached, Attached];
+    try {
+      attached = await Promise.all(taken);
+    } catch (error) {
+      for (const one of taken) one.then((held) => this.abandon(held)).catch(() => undefined);
+      throw error;
+    }
+    if (connection.isGone || connection.identity.expiresAtMs <= Date.now()) {
+      for (const held of attached) this.abandon(held);
       // Does nothing where it is gone already.
       connection.close(CLOSE.unauthorized);
       return;
     }
-    this.welcome(connection, broadcast.value, direct.value);
+    this.welcome(connection, ...attached);
     this.presence.enter('cluster', connection);
     this.heartbeat.schedule(connection);
     connection.lastSeenMs = monotonicMs();

@@ -97,16 +97,17 @@ export class RedisLink {
   health(): BrokerHealth {
     if (!this.canPublish) return { up: false, reason: 'Redis is away' };
     // A line that is only being made anew is not missed before its probe is.
-    if (!this.everProbed || this.staleLines().length > 0) {
+    const nowMs = performance.now();
+    if (!this.everProbed || this.lines.names.some((line) => this.isStale(line, nowMs))) {
       return { up: false, reason: 'no probe came back through the subscription' };
     }
     return { up: true };
   }
 
   /** Resolves once the bus is live. Rejects with `BrokerUnavailable`. */
-  async subscribe(bus: string, source: Source): Promise<void> {
-    if (!this.up) await this.comesUp();
-    await this.subscriptions.add(bus, source);
+  subscribe(bus: string, source: Source): Promise<void> {
+    if (this.up) return this.subscriptions.add(bus, source);
+    return this.comesUp().then(() => this.subscriptions.add(bus, source));
   }
 
   /** A line is made anew in no time; what takes longer is an outage. */
@@ -212,7 +213,8 @@ export class RedisLink {
       this.recover();
       return;
     }
-    for (const line of this.staleLines()) {
+    const nowMs = performance.now();
+    for (const line of this.lines.names.filter((name) => this.isStale(name, nowMs))) {
       this.logger.warn('a line to Redis swallows what is sent: it is rebuilt');
       this.telemetry.probeMissed();
       this.lines.rebuild(line);
@@ -232,9 +234,8 @@ export class RedisLink {
     );
   }
 
-  private staleLines(): string[] {
-    const nowMs = performance.now();
-    return this.lines.names.filter((line) => nowMs - (this.probed.get(line) ?? -Infinity) > PROBE_STALE_MS);
+  private isStale(line: string, nowMs: number): boolean {
+    return nowMs - (this.probed.get(line) ?? -Infinity) > PROBE_STALE_MS;
   }
 
   /** A bus of ours in a slot that the line is responsible for. */

@@ -205,12 +205,18 @@ export class RedisPresence extends PresenceStore {
 
   private async writeBatch({ partition, entries, keys }: Batch): Promise<void> {
     const { announceMembersMax, announceUsers } = this.options;
-    const args: (string | number)[] = [this.clients.announce, announceMembersMax, this.webhooksOf(partition)];
+    const rows: (string | number)[] = [];
     for (const { scope, userId, name, connections, announce } of entries) {
       const isTold = announce && (scope !== 'cluster' || announceUsers);
-      args.push(scope, userId, name ?? '', connections ?? -1, isTold ? 1 : 0);
+      // Redis can't read half of a surrogate pair.
+      rows.push(scope, userId, name?.toWellFormed() ?? '', connections ?? -1, isTold ? 1 : 0);
     }
-    await this.clients.run(this.commands, presenceWriteScript, keys, args);
+    await this.clients.run(this.commands, presenceWriteScript, keys, [
+      this.clients.announce,
+      announceMembersMax,
+      this.webhooksOf(partition),
+      JSON.stringify(rows),
+    ]);
   }
 
   private webhooksOf(partition: number): string {

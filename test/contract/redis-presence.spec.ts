@@ -158,6 +158,14 @@ describe('two Redis presence stores', () => {
     expect(await presenceKeys(here)).toEqual([]);
   });
 
+  it('keep any text as a name, what is no character as the sign for that', async () => {
+    const { here, there } = await pair();
+    const names = ['"quoted" \\ {}', 'a\u0000b\n', 'Zoë 🎉', 'half \ud83c'];
+    await here.presence.write(names.map((name, at) => entry('room:named', `user-${at}`, 1, { name })));
+    const { members } = await there.presence.page('named', 10, undefined);
+    expect(members.map(({ name }) => name)).toEqual([...names.slice(0, 3), 'half \ufffd']);
+  });
+
   it('give the lease back when they stop', async () => {
     const { here, there } = await pair();
     await there.presence.stop();

@@ -88,16 +88,18 @@ end
 
 /**
  * Writes entries of a lease, in order. KEYS: for each the entries of the lease in its partition; all of one slot in a
- * cluster. ARGV: the publish command, members up to which a room is told, the webhook stream (empty: none); then for each
- * its scope, user, name (empty: none), open connections (-1: gone), and 1 where others are told, else 0.
+ * cluster. ARGV: the publish command, members up to which a room is told, the webhook stream (empty: none), and a JSON
+ * array with five values for each: scope, user, name (empty: none), open connections (-1: gone), and 1 where others are
+ * told, else 0. One argument, because each costs more than what is in it.
  */
 export const presenceWriteScript = new Script(`${PRESENCE_FUNCTIONS}
 local announce, max, webhooks = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local rows = cjson.decode(ARGV[4])
 for i = 1, #KEYS do
-  local a = 5 * i - 1
-  local scope, user, name, connections = ARGV[a], ARGV[a + 1], ARGV[a + 2], tonumber(ARGV[a + 3])
+  local a = 5 * i - 4
+  local scope, user, name, connections = rows[a], rows[a + 1], rows[a + 2], rows[a + 3]
   local tag = string.match(KEYS[i], '^[^}]+}')
-  local told = ARGV[a + 4] == '1' and announce or ''
+  local told = rows[a + 4] == 1 and announce or ''
   if connections < 0 then
     leave(KEYS[i], tag, scope, user, told, max, webhooks)
   else

@@ -48,7 +48,7 @@ const FANFARE = {
 export const PUBLIC_PATH = 'fanfare-stream';
 
 /** As `npm start` and the image start it. */
-const YOUNG_GENERATION = ['--max-semi-space-size=16'];
+const YOUNG_GENERATION = ['--min-semi-space-size=16', '--max-semi-space-size=16'];
 
 /** What Fanfare is measured as: a name, and the settings that make the difference. */
 const VARIANTS: readonly {

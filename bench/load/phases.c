@@ -11,7 +11,6 @@ enum { EVENTS_AT_ONCE = 1024, TICK_MS = 20, BEHIND_WINDOW = 10 };
 
 static const double NS = 1e9;
 static const int64_t DRAIN_NS = 3000000000;
-static const int64_t CALM_NS = 1000000000;
 static const int64_t STALL_CHECK_NS = 500000000;
 
 /* What is read at both ends of a span. */
@@ -160,7 +159,7 @@ static void measure_load(struct load *load) {
   run_until(load, now_ns() + (int64_t)(options->warmup_seconds * NS));
   if (options->mode == RATE && warmup_rate > 0) {
     publish_at(load, options->rate_per_second);
-    run_until(load, now_ns() + CALM_NS);
+    run_until(load, now_ns() + (int64_t)(options->calm_seconds * NS));
   }
   load->counts_latency = true;
   load->latest_ns = 0;

@@ -33,7 +33,7 @@ export interface Entry {
  */
 export class Hub implements BrokerSink {
   private readonly channels = new Map<string, Channel>();
-  private readonly opening = new Map<Channel, Promise<void>>();
+  private readonly opening = new Map<Channel, Promise<Channel>>();
   private readonly pages = new Semaphore(CONCURRENT_PAGES);
 
   constructor(
@@ -67,18 +67,7 @@ export class Hub implements BrokerSink {
       this.opening.set(channel, this.open(channel));
     }
     channel.holds += 1;
-    const opening = this.opening.get(channel);
-    return opening === undefined ? Promise.resolve(channel) : this.whenOpen(channel, opening);
-  }
-
-  private async whenOpen(channel: Channel, opening: Promise<void>): Promise<Channel> {
-    try {
-      await opening;
-      return channel;
-    } catch (error) {
-      this.release(channel);
-      throw error;
-    }
+    return this.opening.get(channel) ?? Promise.resolve(channel);
   }
 
   /** Gives a hold back; the last one ends the channel here. */
@@ -139,14 +128,15 @@ export class Hub implements BrokerSink {
     if (channel.position.id !== head.id || channel.position.epoch !== head.epoch) this.startFilling(channel);
   }
 
-  private async open(channel: Channel): Promise<void> {
+  private async open(channel: Channel): Promise<Channel> {
     try {
       await this.broker.subscribe(channel.name);
-      if (this.channels.get(channel.name) !== channel) return;
+      if (this.channels.get(channel.name) !== channel) return channel;
       if (channel.durable) channel.position = await this.broker.head(channel.name);
       this.handOn(channel);
+      return channel;
     } catch (error) {
-      // Those who wait fail with it; whoever comes now tries again.
+      // Those who wait fail with it, and their holds are of nothing; whoever comes now tries again.
       this.forget(channel);
       throw error;
     } finally {

@@ -42,9 +42,47 @@ const SHARED_DEFLATE = Object.assign(
   NO_SMALLER_WINDOW,
 );
 
-/** A WebSocket that knows its connection, so that one listener serves all. */
+/** Hears what the sockets of all connections have to say. */
+interface SocketListener {
+  onMessage(connection: Connection, data: RawData, isBinary: boolean): void;
+  /** A ping or a pong. */
+  onSign(connection: Connection): void;
+  onClose(connection: Connection, code: number): void;
+  onError(connection: Connection, error: Error): void;
+}
+
+/** A WebSocket that knows its connection, and tells one listener for all instead of listeners of its own. */
 class ClientSocket extends WebSocket {
-  connection: Connection | null = null;
+  private connection: Connection | null = null;
+  private listener: SocketListener | null = null;
+
+  tell(listener: SocketListener, connection: Connection): void {
+    this.listener = listener;
+    this.connection = connection;
+  }
+
+  override emit(event: string | symbol, ...args: unknown[]): boolean;
+  override emit(event: string | symbol, first?: unknown, second?: unknown): boolean {
+    const { listener, connection } = this;
+    if (listener === null || connection === null) return super.emit(event, first, second);
+    switch (event) {
+      case 'message':
+        listener.onMessage(connection, first as RawData, second as boolean);
+        return true;
+      case 'ping':
+      case 'pong':
+        listener.onSign(connection);
+        return true;
+      case 'close':
+        listener.onClose(connection, first as number);
+        return true;
+      case 'error':
+        listener.onError(connection, first as Error);
+        return true;
+      default:
+        return super.emit(event, first, second);
+    }
+  }
 }
 
 type GatewayServer = WebSocketServer & { readonly options: ServerOptions };
@@ -53,7 +91,7 @@ type GatewayServer = WebSocketServer & { readonly options: ServerOptions };
  * Nest's way to ws, with everything decided before the upgrade is accepted and one dispatcher for all connections. What
  * Nest calls the client in handlers and guards is the {@link Connection}.
  */
-export class GatewayAdapter extends WsAdapter {
+export class GatewayAdapter extends WsAdapter implements SocketListener {
   private readonly log = new Logger('Gateway');
   private readonly settings: Settings;
   private readonly upgrade: Upgrade;
@@ -165,17 +203,8 @@ export class GatewayAdapter extends WsAdapter {
       connection.bucket = new TokenBucket(RATE_LIMIT_PER_SECOND, RATE_LIMIT_BURST, nowMs);
     // What comes before the connection is open waits in the socket.
     connection.pause(true);
-    this.listen(ws);
-    if (ws instanceof ClientSocket) ws.connection = connection;
+    if (ws instanceof ClientSocket) ws.tell(this, connection);
     this.gateway.handleConnection(connection, resume);
-  }
-
-  private listen(ws: WebSocket): void {
-    ws.on('message', this.onMessage);
-    ws.on('ping', this.onSign);
-    ws.on('pong', this.onSign);
-    ws.on('close', this.onClose);
-    ws.on('error', this.onError);
   }
 
   private acceptAndClose(
@@ -213,12 +242,7 @@ export class GatewayAdapter extends WsAdapter {
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
   }
 
-  private readonly onMessage = this.bound(function receive(
-    this: GatewayAdapter,
-    connection,
-    data: RawData,
-    isBinary: boolean,
-  ) {
+  onMessage(connection: Connection, data: RawData, isBinary: boolean): void {
     if (connection.isGone) return;
     const nowMs = monotonicMs();
     connection.lastSeenMs = nowMs;
@@ -231,21 +255,21 @@ export class GatewayAdapter extends WsAdapter {
     const waitMs = connection.bucket?.take(nowMs) ?? 0;
     if (waitMs === 0) this.dispatcher.dispatch(connection, text);
     else this.limit(connection, text, nowMs, waitMs);
-  });
+  }
 
-  private readonly onSign = this.bound((connection) => {
+  onSign(connection: Connection): void {
     connection.lastSeenMs = monotonicMs();
-  });
+  }
 
-  private readonly onClose = this.bound(function forget(this: GatewayAdapter, connection, code: number) {
+  onClose(connection: Connection, code: number): void {
     if (connection.closeCode === 0) connection.closeCode = code;
     this.gateway.handleDisconnect(connection);
-  });
+  }
 
   /** ws closes by itself after an error, with the code for it. */
-  private readonly onError = this.bound(function note(this: GatewayAdapter, connection, error: Error) {
+  onError(connection: Connection, error: Error): void {
     this.log.debug(`connection ${connection.id}: ${error.message}`);
-  });
+  }
 
   private limit(connection: Connection, text: string, nowMs: number, waitMs: number): void {
     const limited = (connection.limited ??= { sinceMs: nowMs, lastMs: nowMs });
@@ -258,17 +282,5 @@ export class GatewayAdapter extends WsAdapter {
     this.telemetry.messageReceived('limited');
     const error = new ProtocolError('rate_limited', undefined, { retry_after_ms: waitMs });
     this.errors.answer(connection, error, this.dispatcher.refOfText(text));
-  }
-
-  /** A listener for all sockets: ws calls it with the socket as `this`. */
-  private bound<Args extends unknown[]>(
-    listener: (this: GatewayAdapter, connection: Connection, ...args: Args) => void,
-  ) {
-    // eslint-disable-next-line typescript/no-this-alias -- two different `this` meet here
-    const adapter = this;
-    return function onEvent(this: WebSocket, ...args: Args): void {
-      if (this instanceof ClientSocket && this.connection !== null)
-        listener.call(adapter, this.connection, ...args);
-    };
   }
 }

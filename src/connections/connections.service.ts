@@ -179,8 +179,17 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
   }
 
   /** A hold of the channel, and the way in. Rejects with `BrokerUnavailable`, holding nothing then. */
-  private async take(connection: Connection, name: string, point: ResumePoint | null): Promise<Attached> {
-    const start = point === null ? null : await this.startOf(name, connection.userId, point);
+  private take(connection: Connection, name: string, point: ResumePoint | null): Promise<Attached> {
+    if (point !== null) return this.takeFrom(connection, name, point);
+    return this.hub.acquire(name).then((channel) => ({
+      channel,
+      entry: this.hub.prepareLive(channel, connection),
+      asked: false,
+    }));
+  }
+
+  private async takeFrom(connection: Connection, name: string, point: ResumePoint): Promise<Attached> {
+    const start = await this.startOf(name, connection.userId, point);
     const channel = await this.hub.acquire(name);
     try {
       const entry = await this.hub.prepare(channel, connection, start);

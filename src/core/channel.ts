@@ -30,6 +30,8 @@ export class Channel {
   private catchingUp: Map<Connection, CatchUp> | null = null;
   /** Members and those about to be; the subscription is held while there is one. */
   holds = 0;
+  /** Settles when it is live, or can't be; null from then on. */
+  opening: Promise<Channel> | null = null;
   /** The last delivered event; null while opening, and always on an ephemeral channel. */
   position: Position | null = null;
   /** Live events that have to wait: for the head while opening, for the missing ones while a hole is filled. */

@@ -33,7 +33,6 @@ export interface Entry {
  */
 export class Hub implements BrokerSink {
   private readonly channels = new Map<string, Channel>();
-  private readonly opening = new Map<Channel, Promise<Channel>>();
   private readonly pages = new Semaphore(CONCURRENT_PAGES);
 
   constructor(
@@ -64,10 +63,10 @@ export class Hub implements BrokerSink {
     if (channel === undefined) {
       channel = new Channel(name, this.broker.isDurable(name), this.turn);
       this.channels.set(name, channel);
-      this.opening.set(channel, this.open(channel));
+      channel.opening = this.open(channel);
     }
     channel.holds += 1;
-    return this.opening.get(channel) ?? Promise.resolve(channel);
+    return channel.opening ?? Promise.resolve(channel);
   }
 
   /** Gives a hold back; the last one ends the channel here. */
@@ -86,12 +85,8 @@ export class Hub implements BrokerSink {
    * Gets a holder of the channel ready to be its member, from where it wants to go on. The caller says what it has to
    * say and then calls `enter`, in one step; or `abandon`. Rejects with `BrokerUnavailable`.
    */
-  prepare(channel: Channel, connection: Connection, start: ReplayStart | null): Entry | Promise<Entry> {
-    if (start !== null && channel.durable) return this.prepareReplay(channel, connection, start);
-    return { outcome: null, enter: () => channel.add(connection), abandon: () => undefined };
-  }
-
-  private async prepareReplay(channel: Channel, connection: Connection, start: ReplayStart): Promise<Entry> {
+  async prepare(channel: Channel, connection: Connection, start: ReplayStart | null): Promise<Entry> {
+    if (start === null || !channel.durable) return this.prepareLive(channel, connection);
     const replay = new Replay(channel, connection, this.broker, this.pages, (head) =>
       this.onHead(channel.name, head),
     );
@@ -104,6 +99,11 @@ export class Hub implements BrokerSink {
       },
       abandon: () => replay.abandon(),
     };
+  }
+
+  /** The same, without a replay. */
+  prepareLive(channel: Channel, connection: Connection): Entry {
+    return { outcome: null, enter: () => channel.add(connection), abandon: () => undefined };
   }
 
   /** Waits, for a while, until the members of a channel have been handed everything up to an id. */
@@ -140,7 +140,7 @@ export class Hub implements BrokerSink {
       this.forget(channel);
       throw error;
     } finally {
-      this.opening.delete(channel);
+      channel.opening = null;
     }
   }
 

@@ -50,7 +50,7 @@ export class RedisSubscriptions {
 
   /** Resolves once the bus is live. Rejects with `BrokerUnavailable` when its line is away. */
   add(bus: string, source: Source | null = null): Promise<void> {
-    this.released.delete(bus);
+    if (this.released.size > 0) this.released.delete(bus);
     let subscription = this.buses.get(bus);
     if (subscription !== undefined && subscription.line !== null) return Promise.resolve();
     if (!this.lines.isReady) return Promise.reject(new BrokerUnavailable());

@@ -40,7 +40,7 @@ export class ScriptedBroker extends Broker {
   private readonly born = new Map<string, string>();
   private life = 1;
   private births = 0;
-  private epoch = 'l1.0';
+  private epoch = epochOf(1, 0);
   private log: EventEnvelope[] = [];
   private isSubscribed = false;
   private sink: BrokerSink | null = null;
@@ -67,7 +67,7 @@ export class ScriptedBroker extends Broker {
     const id = this.log.length + 1;
     if (id === 1) {
       this.births += 1;
-      this.epoch = `l${this.life}.${this.births}`;
+      this.epoch = epochOf(this.life, this.births);
       this.born.set(lifeOf(this.epoch), this.epoch);
     }
     const position = { epoch: this.epoch, id };
@@ -98,7 +98,7 @@ export class ScriptedBroker extends Broker {
   lose({ isBusLost = true } = {}): void {
     if (isBusLost) this.bus.length = 0;
     this.life += 1;
-    this.epoch = `l${this.life}.0`;
+    this.epoch = epochOf(this.life, 0);
     this.log = [];
     this.trimmedTo = 0;
   }
@@ -197,4 +197,9 @@ export class ScriptedBroker extends Broker {
       this.questions.push({ look, resolve: (found) => resolve(found as T), reject, found: null });
     });
   }
+}
+
+/** Later lives sort after earlier ones, also the tenth. */
+function epochOf(life: number, birth: number): string {
+  return `l${String(life).padStart(3, '0')}.${birth}`;
 }

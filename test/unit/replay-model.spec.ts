@@ -259,7 +259,7 @@ class World {
     if (from === 'rewind') return { kind: 'rewind', count: id + 1 };
     const last = this.stood[this.stood.length - 1 - (id % Math.max(1, Math.min(5, this.stood.length)))];
     if (from === 'last seen' && last !== undefined) return { kind: 'resume', ...last };
-    const named = { known: this.broker.present.epoch, other: 'l0.7', none: undefined }[epoch];
+    const named = { known: this.broker.present.epoch, other: 'l000.7', none: undefined }[epoch];
     return { kind: 'resume', id, epoch: named };
   }
 

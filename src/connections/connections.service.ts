@@ -139,7 +139,9 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
     try {
       attached = await Promise.all(taken);
     } catch (error) {
-      for (const one of taken) one.then((held) => this.abandon(held)).catch(() => undefined);
+      // The one that failed holds nothing, and its error is the one that is thrown.
+      const holdsNothing = (): void => undefined;
+      for (const one of taken) one.then((held) => this.abandon(held), holdsNothing);
       throw error;
     }
     if (connection.isGone || connection.identity.expiresAtMs <= Date.now()) {

@@ -8,6 +8,8 @@ import { algorithmsOf, ASYMMETRIC_ALGORITHMS } from '../config/algorithms.js';
 import { Settings } from '../config/settings.js';
 import type { Identity } from '../core/identity.js';
 import { isUserId } from '../protocol/names.js';
+import type { Claims } from './claims.js';
+import { isClaims } from './claims.js';
 import { JwksKeys } from './jwks-keys.js';
 import { RevocationsService } from './revocations.service.js';
 import { RightsService } from './rights.service.js';
@@ -16,7 +18,6 @@ import { RightsService } from './rights.service.js';
 const MAX_TOKEN_LENGTH = 4_096;
 const MAX_NAME_LENGTH = 256;
 
-type Claims = Record<string, unknown>;
 type KeyTaker = (error: Error | null, key?: Buffer) => void;
 
 interface TokenRequest {
@@ -107,7 +108,7 @@ export class JwtStrategy implements OnApplicationShutdown {
   private verify(strategy: Strategy, token: string): Promise<Claims | null> {
     return new Promise((resolve, reject) => {
       const attempt: TokenAttempt = Object.create(strategy);
-      attempt.success = (claims: unknown) => resolve(isRecord(claims) ? claims : null);
+      attempt.success = (claims: unknown) => resolve(isClaims(claims) ? claims : null);
       attempt.fail = () => resolve(null);
       attempt.error = (error: Error) => reject(error);
       attempt.authenticate({ token });
@@ -167,15 +168,11 @@ function headerOf(token: string): Claims | null {
     const header: unknown = JSON.parse(
       Buffer.from(token.slice(0, token.indexOf('.')), 'base64url').toString('utf8'),
     );
-    return isRecord(header) ? header : null;
+    return isClaims(header) ? header : null;
   } catch {
     // What is not JSON is no header, and the token is refused for it.
     return null;
   }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
 }
 
 function isTokenRequest(request: unknown): request is TokenRequest {

@@ -1,5 +1,6 @@
 import type { Action, Rights } from '../core/identity.js';
 import { BROADCAST, compilePattern } from '../protocol/names.js';
+import { isClaims } from './claims.js';
 
 type Matcher = (name: string) => boolean;
 
@@ -19,15 +20,10 @@ function matcherOf(claim: unknown): Matcher | undefined {
 function roomMatchers(rooms: unknown): Partial<Record<Action, Matcher>> {
   const matchers: Partial<Record<Action, Matcher>> = {};
   for (const action of ['join', 'publish', 'presence', 'history'] as const) {
-    const matcher = isObject(rooms) ? matcherOf(own(rooms, action)) : NOTHING;
+    const matcher = isClaims(rooms) ? matcherOf(own(rooms, action)) : NOTHING;
     if (matcher !== undefined) matchers[action] = matcher;
   }
   return matchers;
-}
-
-/** An array is none: who writes the names of rooms as `rooms` means to grant those, not all. */
-function isObject(claim: unknown): claim is object {
-  return typeof claim === 'object' && claim !== null && !Array.isArray(claim);
 }
 
 function own(claims: object, name: string): unknown {

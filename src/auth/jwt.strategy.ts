@@ -28,7 +28,7 @@ interface TokenRequest {
 interface TokenAttempt {
   success(claims: unknown): void;
   fail(): void;
-  error(error: Error): void;
+  error(): void;
   authenticate(request: TokenRequest): void;
 }
 
@@ -64,12 +64,14 @@ export class JwtStrategy implements OnApplicationShutdown {
     this.issuerKeys?.stop();
   }
 
-  /** Who the token says it is; null for any token that is not valid, whatever the reason. */
-  async identify(token: string): Promise<Identity | null> {
+  /**
+   * Who the token says it is; null for any token that is not valid, whatever the reason. A promise only where the issuer
+   * is asked for the key: a handshake that waits for nobody needs none.
+   */
+  identify(token: string): Identity | null | Promise<Identity | null> {
     if (this.strategy === null || token.length > MAX_TOKEN_LENGTH || !this.hasPlainHeader(token)) return null;
-    const claims = await this.verify(this.strategy, token);
-    const identity = claims === null ? null : this.identityOf(claims);
-    return identity === null || this.revocations.isRevoked(identity) ? null : identity;
+    const claims = this.verify(this.strategy, token);
+    return claims instanceof Promise ? claims.then((read) => this.validOf(read)) : this.validOf(claims);
   }
 
   /** `crit` names extensions that must be understood (RFC 7515 section 4.1.11); none is. Unreadable headers are refused too. */
@@ -104,15 +106,27 @@ export class JwtStrategy implements OnApplicationShutdown {
     else void this.issuerKeys.find(keyIdOf(token)).then((found) => handOver(found, done), done);
   }
 
-  /** Runs the strategy as passport does: on an object of its own that gets the outcome. */
-  private verify(strategy: Strategy, token: string): Promise<Claims | null> {
-    return new Promise((resolve, reject) => {
-      const attempt: TokenAttempt = Object.create(strategy);
-      attempt.success = (claims: unknown) => resolve(isClaims(claims) ? claims : null);
-      attempt.fail = () => resolve(null);
-      attempt.error = (error: Error) => reject(error);
-      attempt.authenticate({ token });
+  /** Runs the strategy as passport does: on an object of its own that gets the outcome, in most cases before this returns. */
+  private verify(strategy: Strategy, token: string): Claims | null | Promise<Claims | null> {
+    let outcome: Claims | null | undefined;
+    let settle = (claims: Claims | null): void => {
+      outcome = claims;
+    };
+    const attempt: TokenAttempt = Object.create(strategy);
+    attempt.success = (claims: unknown) => settle(isClaims(claims) ? claims : null);
+    attempt.fail = () => settle(null);
+    // For what the strategy's own callback throws, and that one throws nothing.
+    attempt.error = () => settle(null);
+    attempt.authenticate({ token });
+    if (outcome !== undefined) return outcome;
+    return new Promise((resolve) => {
+      settle = resolve;
     });
+  }
+
+  private validOf(claims: Claims | null): Identity | null {
+    const identity = claims === null ? null : this.identityOf(claims);
+    return identity === null || this.revocations.isRevoked(identity) ? null : identity;
   }
 
   private identityOf(claims: Claims): Identity | null {

@@ -153,28 +153,42 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
   }
 
   private readonly onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
-    // Until ws takes over, a reset of the peer must not end the process.
-    const ignore = (): void => {
-      socket.destroy();
-    };
-    socket.on('error', ignore);
-    this.upgrade.decide(request).then(
-      (admission) => {
-        socket.off('error', ignore);
-        this.accept(request, socket, head, admission);
+    let admission: Admission | Promise<Admission>;
+    try {
+      admission = this.upgrade.decide(request);
+    } catch (error) {
+      this.turnAway(request, socket, head, error);
+      return;
+    }
+    if (admission instanceof Promise) this.acceptLater(request, socket, head, admission);
+    else this.accept(request, socket, head, admission);
+  };
+
+  private acceptLater(
+    request: IncomingMessage,
+    socket: Duplex,
+    head: Buffer,
+    admission: Promise<Admission>,
+  ): void {
+    const forget = withoutErrors(socket);
+    admission.then(
+      (given) => {
+        forget();
+        this.accept(request, socket, head, given);
       },
       (error: unknown) => {
-        const refused = error instanceof UpgradeRefused ? error : null;
-        if (refused === null) this.log.error(error);
-        if (refused?.closeWith) {
-          socket.off('error', ignore);
-          this.acceptAndClose(request, socket, head, refused);
-        } else {
-          this.refuse(socket, refused?.statusCode ?? 500, refused?.message ?? 'Something went wrong.');
-        }
+        forget();
+        this.turnAway(request, socket, head, error);
       },
     );
-  };
+  }
+
+  private turnAway(request: IncomingMessage, socket: Duplex, head: Buffer, error: unknown): void {
+    const refused = error instanceof UpgradeRefused ? error : null;
+    if (refused === null) this.log.error(error);
+    if (refused?.closeWith) this.acceptAndClose(request, socket, head, refused);
+    else this.refuse(socket, refused?.statusCode ?? 500, refused?.message ?? 'Something went wrong.');
+  }
 
   private accept(request: IncomingMessage, socket: Duplex, head: Buffer, admission: Admission): void {
     if (socket.destroyed) return;
@@ -238,6 +252,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     if (statusCode === 503 || statusCode === 429) {
       head.push(`Retry-After: ${RETRY_AFTER_MIN_S + Math.floor(Math.random() * RETRY_AFTER_SPREAD_S)}`);
     }
+    withoutErrors(socket);
     socket.once('finish', () => socket.destroy());
     socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
   }
@@ -283,4 +298,13 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     const error = new ProtocolError('rate_limited', undefined, { retry_after_ms: waitMs });
     this.errors.answer(connection, error, this.dispatcher.refOfText(text));
   }
+}
+
+/** Until ws takes over, a reset of the peer must not end the process. Answers what makes the socket as it was. */
+function withoutErrors(socket: Duplex): () => void {
+  const end = (): void => {
+    socket.destroy();
+  };
+  socket.on('error', end);
+  return () => socket.off('error', end);
 }

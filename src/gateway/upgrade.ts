@@ -45,8 +45,8 @@ export class Upgrade {
     private readonly broker: Broker,
   ) {}
 
-  /** Rejects with {@link UpgradeRefused}. */
-  async decide(request: IncomingMessage): Promise<Admission> {
+  /** Throws {@link UpgradeRefused}, or rejects with it. A promise only where somebody has to be asked about the token. */
+  decide(request: IncomingMessage): Admission | Promise<Admission> {
     const { MAX_CONNECTIONS_PER_IP, TRUST_PROXY } = this.settings;
     const address = MAX_CONNECTIONS_PER_IP > 0 ? clientAddress(request, TRUST_PROXY) : '';
     this.checkCapacity();
@@ -54,10 +54,17 @@ export class Upgrade {
     const protocols = readSubprotocols(request);
     this.checkOrigin(request);
     this.checkAddress(address);
-    const identity = await this.identify(request, route, protocols.token);
-    // Others may have come while the token was verified.
-    this.checkCapacity();
-    this.checkAddress(address);
+    const identity = this.identify(request, route, protocols.token);
+    if (!(identity instanceof Promise)) return this.admit(identity, route, address);
+    return identity.then((known) => {
+      // Others may have come while the token was verified.
+      this.checkCapacity();
+      this.checkAddress(address);
+      return this.admit(known, route, address);
+    });
+  }
+
+  private admit(identity: Identity, route: UpgradeRoute, address: string): Admission {
     if (this.connections.ofEachUser.isReached(identity.userId)) {
       throw new UpgradeRefused(429, 'Too many connections of this user.');
     }
@@ -94,11 +101,11 @@ export class Upgrade {
     return !isProduction || isOwnOrigin(origin, request);
   }
 
-  private async identify(
+  private identify(
     request: IncomingMessage,
     route: UpgradeRoute,
     protocolToken: string | null,
-  ): Promise<Identity> {
+  ): Identity | Promise<Identity> {
     const { AUTH_MODE } = this.settings;
     const needed = route.kind === 'secure' || AUTH_MODE === 'required';
     const token =
@@ -108,7 +115,14 @@ export class Upgrade {
       return this.anonymous(route);
     }
     if (!this.tokens.isReady) throw new UpgradeRefused(503, 'The keys of tokens were not read yet.');
-    const identity = await this.tokens.identify(token);
+    const identity = this.tokens.identify(token);
+    return identity instanceof Promise
+      ? identity.then((known) => this.forRoute(known, route))
+      : this.forRoute(identity, route);
+  }
+
+  /** Who a token is of, if that is who may come this way. */
+  private forRoute(identity: Identity | null, route: UpgradeRoute): Identity {
     if (identity === null || identity.expiresAtMs <= Date.now()) throw this.unauthorized();
     if (route.kind === 'user' && identity.userId !== route.userId) {
       throw new UpgradeRefused(403, 'The token is for another user.', this.closing(CLOSE.forbidden));

@@ -35,7 +35,8 @@ interface Attached {
   asked: boolean;
 }
 
-type RoomReply = (outcome: ReplayOutcome | null, position: Position | null) => void;
+/** Says that the room was joined: what of a replay is to come, or where the room is. */
+export type RoomReply = (outcome: ReplayOutcome | null, position: Position | null) => void;
 
 /** The connections of this instance: opens and closes them, counts them, keeps them alive. */
 @Injectable()
@@ -132,8 +133,8 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
   /** Subscribes to what every connection gets, and says `connected`; missed and live events follow it. */
   private async attach(connection: Connection, resume: ResumeRequest): Promise<void> {
     const taken = [
-      this.take(connection, BROADCAST, resume.broadcast),
-      this.take(connection, userChannel(connection.userId), resume.direct),
+      Promise.resolve(this.take(connection, BROADCAST, resume.broadcast)),
+      Promise.resolve(this.take(connection, userChannel(connection.userId), resume.direct)),
     ] as const;
     let attached: [Attached, Attached];
     try {
@@ -181,13 +182,20 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
   }
 
   /** A hold of the channel, and the way in. Rejects with `BrokerUnavailable`, holding nothing then. */
-  private take(connection: Connection, name: string, point: ResumePoint | null): Promise<Attached> {
+  private take(
+    connection: Connection,
+    name: string,
+    point: ResumePoint | null,
+  ): Attached | Promise<Attached> {
     if (point !== null) return this.takeFrom(connection, name, point);
-    return this.hub.acquire(name).then((channel) => ({
-      channel,
-      entry: this.hub.prepareLive(channel, connection),
-      asked: false,
-    }));
+    const channel = this.hub.acquire(name);
+    return channel instanceof Promise
+      ? channel.then((opened) => this.takeLive(connection, opened))
+      : this.takeLive(connection, channel);
+  }
+
+  private takeLive(connection: Connection, channel: Channel): Attached {
+    return { channel, entry: this.hub.prepareLive(channel, connection), asked: false };
   }
 
   private async takeFrom(connection: Connection, name: string, point: ResumePoint): Promise<Attached> {
@@ -227,36 +235,50 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
 
   /**
    * Puts the connection into a room, or a member back to where it wants to go on; `reply` is called in the step that
-   * makes it a member. Rejects with `BrokerUnavailable`.
+   * makes it a member, which is this one where the room is open here already. Rejects with `BrokerUnavailable`.
    */
-  async enterRoom(
+  enterRoom(
     connection: Connection,
     room: string,
     point: ResumePoint | null,
     reply: RoomReply,
-  ): Promise<void> {
-    const name = roomChannel(room);
-    const member = connection.rooms.get(room);
-    if (member === undefined) connection.rooms.set(room, null);
-    try {
-      const attached = await this.take(connection, name, point);
-      if (connection.isGone) {
-        this.abandon(attached);
-        return;
-      }
-      const { channel, entry } = attached;
-      if (member) {
-        channel.remove(connection);
-        this.hub.release(channel);
-      }
-      connection.rooms.set(room, channel);
-      reply(entry.outcome, channel.position);
-      entry.enter();
-      if (!member) this.presence.enter(`room:${room}`, connection);
-    } catch (error) {
-      if (member === undefined) connection.rooms.delete(room);
-      throw error;
+  ): void | Promise<void> {
+    const member = connection.rooms.get(room) ?? null;
+    const attached = this.take(connection, roomChannel(room), point);
+    if (!(attached instanceof Promise)) {
+      this.enterAttached(connection, room, member, attached, reply);
+      return;
     }
+    // It counts as one of the connection's rooms from now on.
+    if (member === null) connection.rooms.set(room, null);
+    return attached.then(
+      (held) => {
+        if (connection.isGone) this.abandon(held);
+        else this.enterAttached(connection, room, member, held, reply);
+      },
+      (error: unknown) => {
+        if (member === null) connection.rooms.delete(room);
+        throw error;
+      },
+    );
+  }
+
+  /** `member` is the hold of a connection that is in the room already. */
+  private enterAttached(
+    connection: Connection,
+    room: string,
+    member: Channel | null,
+    { channel, entry }: Attached,
+    reply: RoomReply,
+  ): void {
+    if (member !== null) {
+      channel.remove(connection);
+      this.hub.release(channel);
+    }
+    connection.rooms.set(room, channel);
+    reply(entry.outcome, channel.position);
+    entry.enter();
+    if (member === null) this.presence.enter(`room:${room}`, connection);
   }
 }
 

@@ -2,12 +2,11 @@ import { Injectable } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
 import { BrokerUnavailable } from '../core/broker.js';
 import type { Connection } from '../core/connection.js';
-import type { ReplayOutcome } from '../core/replay.js';
 import { PresenceService } from '../presence/presence.service.js';
 import { ProtocolError } from '../protocol/errors.js';
-import type { Position, PresenceReply, Ref } from '../protocol/messages.js';
+import type { PresenceReply, Ref } from '../protocol/messages.js';
 import { roomChannel } from '../protocol/names.js';
-import type { ResumePoint } from './connections.service.js';
+import type { ResumePoint, RoomReply } from './connections.service.js';
 import { ConnectionsService } from './connections.service.js';
 
 /** Joining, leaving and looking into rooms; each room's joins and leaves of a connection take effect in order. */
@@ -20,41 +19,59 @@ export class RoomsService {
   ) {}
 
   /** Answers `joined_room` in the same step that makes the connection a member: missed and live events follow it. */
-  async join(
+  join(
     connection: Connection,
     room: string,
     point: ResumePoint | null,
     ref: Ref | undefined,
-  ): Promise<void> {
-    const reply = (outcome: ReplayOutcome | null, position: Position | null): void => {
-      const at = outcome?.position ?? position;
-      connection.send({
-        event: 'joined_room',
-        ...(ref === undefined ? {} : { ref }),
-        room,
-        last_event_id: at?.id ?? null,
-        epoch: at?.epoch ?? null,
-        recovered: outcome?.recovered ?? false,
-        replayed: outcome?.replayed ?? 0,
+  ): void | Promise<void> {
+    return connection.change(roomChannel(room), () =>
+      this.enter(connection, room, point, (outcome, position) => {
+        const at = outcome?.position ?? position;
+        connection.send({
+          event: 'joined_room',
+          ...(ref === undefined ? {} : { ref }),
+          room,
+          last_event_id: at?.id ?? null,
+          epoch: at?.epoch ?? null,
+          recovered: outcome?.recovered ?? false,
+          replayed: outcome?.replayed ?? 0,
+        });
+      }),
+    );
+  }
+
+  private enter(
+    connection: Connection,
+    room: string,
+    point: ResumePoint | null,
+    reply: RoomReply,
+  ): void | Promise<void> {
+    if (connection.isGone) return;
+    const member = connection.rooms.get(room);
+    if (member && point === null) {
+      reply(null, member.position);
+      return;
+    }
+    const placed = connection.placed?.has(room) ?? false;
+    if (!member && !placed && connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
+      throw new ProtocolError('too_many_rooms');
+    const entered = this.connections.enterRoom(connection, room, point, reply);
+    if (!(entered instanceof Promise)) return this.letStay(connection, room);
+    return orUnavailable(entered, 'The room could not be joined; try again.').then(() =>
+      this.letStay(connection, room),
+    );
+  }
+
+  /** A token that was replaced meanwhile may not allow the room any more. */
+  private letStay(connection: Connection, room: string): void | Promise<void> {
+    const verdict = this.mayStay(connection, room);
+    if (verdict instanceof Promise) {
+      return verdict.then((allowed) => {
+        if (!allowed) this.expel(connection, room);
       });
-    };
-    await connection.change(roomChannel(room), async () => {
-      if (connection.isGone) return;
-      const member = connection.rooms.get(room);
-      if (member && point === null) {
-        reply(null, member.position);
-        return;
-      }
-      const placed = connection.placed?.has(room) ?? false;
-      if (!member && !placed && connection.rooms.size >= this.settings.MAX_ROOMS_PER_CONNECTION)
-        throw new ProtocolError('too_many_rooms');
-      await orUnavailable(
-        this.connections.enterRoom(connection, room, point, reply),
-        'The room could not be joined; try again.',
-      );
-      // A token that was replaced meanwhile may not allow the room any more.
-      if (!(await this.mayStay(connection, room))) this.expel(connection, room);
-    });
+    }
+    if (!verdict) this.expel(connection, room);
   }
 
   /** Puts the connection into the room for a backend, whatever its token's rights and limits. */

@@ -162,10 +162,11 @@ export class Connection implements OutboxOwner {
     return change.then(() => this.publications?.settled(channel)).then(step);
   }
 
-  /** Like {@link afterAll}, and what is asked later for the channel waits for it. */
-  change<T>(channel: string, step: () => Promise<T>): Promise<T> {
+  /** Like {@link afterAll}, and what is asked later for the channel waits for it, if it is not done at once. */
+  change<T>(channel: string, step: () => T | Promise<T>): T | Promise<T> {
+    const result = this.afterAll(channel, step);
+    if (!(result instanceof Promise)) return result;
     const changes = (this.changes ??= new Map());
-    const result = Promise.resolve(this.afterAll(channel, step));
     const settled: Promise<void> = result.then(
       () => this.forgetChange(channel, settled),
       () => this.forgetChange(channel, settled),

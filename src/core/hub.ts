@@ -57,8 +57,11 @@ export class Hub implements BrokerSink {
     return this.channels.get(name);
   }
 
-  /** Takes a hold of the live channel, opening it for the first holder. Rejects with `BrokerUnavailable`. */
-  acquire(name: string): Promise<Channel> {
+  /**
+   * Takes a hold of the live channel, opening it for the first holder; a promise only until it is open. Rejects with
+   * `BrokerUnavailable`.
+   */
+  acquire(name: string): Channel | Promise<Channel> {
     let channel = this.channels.get(name);
     if (channel === undefined) {
       channel = new Channel(name, this.broker.isDurable(name), this.turn);
@@ -66,7 +69,7 @@ export class Hub implements BrokerSink {
       channel.opening = this.open(channel);
     }
     channel.holds += 1;
-    return channel.opening ?? Promise.resolve(channel);
+    return channel.opening ?? channel;
   }
 
   /** Gives a hold back; the last one ends the channel here. */

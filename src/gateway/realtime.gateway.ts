@@ -101,7 +101,7 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
     @ConnectedSocket() connection: Connection,
     @MessageBody() message: JoinRoomDto,
     @MessageRef() ref: string | number | undefined,
-  ): Promise<void> {
+  ): Promise<void> | void {
     return this.rooms.join(connection, message.room, resumePoint(message), ref);
   }
 

@@ -14,21 +14,34 @@ describe('joins and leaves of one channel', () => {
     expect(connection.after('room:b', () => 'value')).toBe('value');
   });
 
+  it('hold up nothing when they are done at once', () => {
+    const { connection } = connect('alice');
+    expect(connection.change('room:a', () => 'joined')).toBe('joined');
+    expect(connection.change('room:a', () => 'left')).toBe('left');
+    expect(connection.after('room:a', () => 'message')).toBe('message');
+    expect(() =>
+      connection.change('room:a', () => {
+        throw new Error('too many rooms');
+      }),
+    ).toThrow('too many rooms');
+    expect(connection.after('room:a', () => 'message')).toBe('message');
+  });
+
   it('take effect in the order in which they were asked', async () => {
     const { connection } = connect('alice');
     const ran: string[] = [];
     const first = new Deferred<void>();
-    const steps: Promise<unknown>[] = [
+    const steps: unknown[] = [
       connection.change('room:a', async () => {
         ran.push('join begins');
         await first.promise;
         ran.push('join ends');
       }),
-      Promise.resolve(connection.after('room:a', () => ran.push('message'))),
+      connection.after('room:a', () => ran.push('message')),
       connection.change('room:a', async () => {
         ran.push('leave');
       }),
-      Promise.resolve(connection.after('room:a', () => ran.push('late message'))),
+      connection.after('room:a', () => ran.push('late message')),
       connection.change('room:a', async () => {
         ran.push('join again');
       }),

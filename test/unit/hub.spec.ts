@@ -492,7 +492,10 @@ describe('a channel of the hub', () => {
     const { broker, hub } = setUp();
     broker.hold = new Deferred();
     const opened: string[] = [];
-    const both = ['first', 'second'].map((name) => hub.acquire(ROOM).then(() => opened.push(name)));
+    const both = ['first', 'second'].map(async (name) => {
+      await hub.acquire(ROOM);
+      opened.push(name);
+    });
     await settled();
     expect(opened).toEqual([]);
     broker.hold.resolve();

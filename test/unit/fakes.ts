@@ -7,10 +7,18 @@ import type {
   PageLimits,
   Publication,
 } from '../../src/core/broker.js';
-import { Broker } from '../../src/core/broker.js';
+import { Broker, BrokerUnavailable } from '../../src/core/broker.js';
 import { Connection } from '../../src/core/connection.js';
 import type { Identity } from '../../src/core/identity.js';
 import { continues } from '../../src/core/position.js';
+import type {
+  ClusterTotals,
+  PresenceEntry,
+  PresencePage,
+  RoomCounts,
+  RoomsPage,
+} from '../../src/core/presence-store.js';
+import { PresenceStore } from '../../src/core/presence-store.js';
 import { Telemetry } from '../../src/core/telemetry.js';
 import type { Transport } from '../../src/core/transport.js';
 import { Turn } from '../../src/core/turn.js';
@@ -295,5 +303,56 @@ export class FakeBroker extends Broker {
     this.log.length = 0;
     this.epoch = epoch;
     this.trimmedTo = 0;
+  }
+}
+
+/** Keeps what is written as a store does: the last state of each entry. */
+export class FakePresenceStore extends PresenceStore {
+  /** Each write, as `alice 1` or `alice gone`, in order. */
+  readonly writes: string[] = [];
+  readonly announced: boolean[] = [];
+  readonly state = new Map<string, number>();
+  readonly names = new Map<string, string | undefined>();
+  away = false;
+  fault: Error | null = null;
+  lose: (reaped: boolean) => void = () => undefined;
+
+  start(onLost: (reaped: boolean) => void): void {
+    this.lose = onLost;
+    onLost(false);
+  }
+
+  async write(entries: readonly PresenceEntry[]): Promise<void> {
+    if (this.away) throw new BrokerUnavailable();
+    if (this.fault !== null) throw this.fault;
+    for (const { scope, userId, name, connections, announce } of entries) {
+      const key = `${scope === 'cluster' ? '' : `${scope} `}${userId}`;
+      this.writes.push(`${key} ${connections ?? 'gone'}`);
+      this.announced.push(announce);
+      this.names.set(key, name);
+      if (connections === null) this.state.delete(key);
+      else this.state.set(key, connections);
+    }
+  }
+
+  async page(): Promise<PresencePage> {
+    return { count: this.writes.length, members: [] };
+  }
+
+  async rooms(): Promise<RoomsPage> {
+    return { rooms: [] };
+  }
+
+  async counts(): Promise<RoomCounts> {
+    return { members: 0, connections: 0 };
+  }
+
+  async totals(): Promise<ClusterTotals> {
+    if (this.away) throw new BrokerUnavailable();
+    return { connections: 1, users: 2, rooms: 3, instances: 4 };
+  }
+
+  async stop(): Promise<void> {
+    this.writes.push('stop');
   }
 }

@@ -1,78 +1,19 @@
 import { Logger } from '@nestjs/common';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { readSettings } from '../../src/config/settings.js';
-import { BrokerUnavailable } from '../../src/core/broker.js';
-import type {
-  ClusterTotals,
-  PresenceEntry,
-  PresencePage,
-  RoomCounts,
-  RoomsPage,
-} from '../../src/core/presence-store.js';
-import { PresenceStore } from '../../src/core/presence-store.js';
+import type { PresenceEntry } from '../../src/core/presence-store.js';
 import { PresenceService } from '../../src/presence/presence.service.js';
-import { connect, identityOf } from './fakes.js';
+import { connect, FakePresenceStore, identityOf } from './fakes.js';
 
 const ROOM = 'room:a';
 const GRACE_MS = 2_000;
 const RETRY_MS = 1_000;
 
-/** Keeps what is written as a store does: the last state of each entry. */
-class FakeStore extends PresenceStore {
-  /** Each write, as `alice 1` or `alice gone`, in order. */
-  readonly writes: string[] = [];
-  readonly announced: boolean[] = [];
-  readonly state = new Map<string, number>();
-  readonly names = new Map<string, string | undefined>();
-  away = false;
-  fault: Error | null = null;
-  lose: (reaped: boolean) => void = () => undefined;
-
-  start(onLost: (reaped: boolean) => void): void {
-    this.lose = onLost;
-    onLost(false);
-  }
-
-  async write(entries: readonly PresenceEntry[]): Promise<void> {
-    if (this.away) throw new BrokerUnavailable();
-    if (this.fault !== null) throw this.fault;
-    for (const { scope, userId, name, connections, announce } of entries) {
-      const key = `${scope === 'cluster' ? '' : `${scope} `}${userId}`;
-      this.writes.push(`${key} ${connections ?? 'gone'}`);
-      this.announced.push(announce);
-      this.names.set(key, name);
-      if (connections === null) this.state.delete(key);
-      else this.state.set(key, connections);
-    }
-  }
-
-  async page(): Promise<PresencePage> {
-    return { count: this.writes.length, members: [] };
-  }
-
-  async rooms(): Promise<RoomsPage> {
-    return { rooms: [] };
-  }
-
-  async counts(): Promise<RoomCounts> {
-    return { members: 0, connections: 0 };
-  }
-
-  async totals(): Promise<ClusterTotals> {
-    if (this.away) throw new BrokerUnavailable();
-    return { connections: 1, users: 2, rooms: 3, instances: 4 };
-  }
-
-  async stop(): Promise<void> {
-    this.writes.push('stop');
-  }
-}
-
-let store: FakeStore;
+let store: FakePresenceStore;
 let presence: PresenceService;
 
 function start(graceMs = GRACE_MS): void {
-  store = new FakeStore();
+  store = new FakePresenceStore();
   presence = new PresenceService(store, readSettings({ PRESENCE_GRACE_MS: String(graceMs) }));
   presence.start();
 }

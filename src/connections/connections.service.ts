@@ -3,7 +3,7 @@ import { Injectable, Logger } from '@nestjs/common';
 import { Instance } from '../config/instance.js';
 import { Settings } from '../config/settings.js';
 import { AckedPositions } from '../core/acked-positions.js';
-import { Broker } from '../core/broker.js';
+import { Broker, BrokerUnavailable } from '../core/broker.js';
 import type { Channel } from '../core/channel.js';
 import { monotonicMs } from '../core/clock.js';
 import type { Connection } from '../core/connection.js';
@@ -92,17 +92,23 @@ export class ConnectionsService implements OnApplicationBootstrap, OnApplication
       : [...channel.members.list(), ...channel.late].filter(({ isOpen }) => isOpen);
   }
 
-  /** Takes the connection in; it becomes open, or is closed with 1013. Never throws, never rejects. */
+  /**
+   * Takes the connection in; it becomes open, or is closed: with 1013 where the broker is away, with 1011 where something
+   * is wrong here. Never throws, never rejects.
+   */
   open(connection: Connection, resume: ResumeRequest): void {
     this.connections.add(connection);
     this.ofEachUser.take(connection.userId);
     this.ofEachAddress.take(connection.address);
     this.telemetry.connectionOpened();
     this.attach(connection, resume).catch((error: unknown) => {
-      this.logger.warn(
-        `a connection could not be opened: ${error instanceof Error ? error.message : String(error)}`,
-      );
-      connection.close(CLOSE.tryAgain);
+      if (error instanceof BrokerUnavailable) {
+        this.logger.warn(`a connection could not be opened: ${error.message}`);
+        connection.close(CLOSE.tryAgain);
+      } else {
+        this.logger.error(error);
+        connection.close(CLOSE.internal);
+      }
     });
   }
 

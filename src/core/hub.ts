@@ -1,3 +1,4 @@
+import { CLOSE } from '../protocol/close-codes.js';
 import type { Position } from '../protocol/messages.js';
 import type { Broker, BrokerSink, EventEnvelope } from './broker.js';
 import { BrokerUnavailable } from './broker.js';
@@ -98,7 +99,11 @@ export class Hub implements BrokerSink {
       outcome,
       enter: () => {
         if (outcome.gapAfter !== null) connection.push(gapFrame(channel, outcome.gapAfter, outcome.position));
-        replay.run().catch(this.onFault);
+        replay.run().catch((error: unknown) => {
+          this.onFault(error);
+          // It would wait for events that never come.
+          connection.close(CLOSE.internal);
+        });
       },
       abandon: () => replay.abandon(),
     };

@@ -82,6 +82,14 @@ describe('a connection', () => {
     expect(holds('broadcast', 'user:alice', 'user:bob')).toEqual([1, 1, undefined]);
   });
 
+  it('that can’t be opened for another reason is told that it is ours', async () => {
+    broker.failures.subscribe.push(new TypeError('not expected'));
+    const { transport } = open('alice');
+    await settled();
+    expect(transport.closes).toEqual([CLOSE.internal]);
+    expect(connections.hub.channelCount).toBe(0);
+  });
+
   it('whose replay can’t be read gives back what it holds of both', async () => {
     open('alice');
     await settled();

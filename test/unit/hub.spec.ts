@@ -3,6 +3,7 @@ import { BrokerUnavailable } from '../../src/core/broker.js';
 import type { Channel } from '../../src/core/channel.js';
 import { Hub } from '../../src/core/hub.js';
 import { Turn } from '../../src/core/turn.js';
+import { CLOSE } from '../../src/protocol/close-codes.js';
 import type { FakeTransport } from './fakes.js';
 import { connect, Deferred, eventAt, FakeBroker, FakeTelemetry, settled } from './fakes.js';
 
@@ -459,6 +460,20 @@ describe('an event that no log will ever have', () => {
     broker.announce(broker.append(ROOM));
     await settled();
     expect(ids(transport)).toEqual([1, 2]);
+  });
+});
+
+describe('a replay', () => {
+  it('that can’t go on for another reason than the broker ends the connection: it would miss events', async () => {
+    const { broker, hub, channel, faults } = await withMember(300);
+    const { connection, transport } = connect('bob');
+    const entry = await hub.prepare(channel, connection, { kind: 'resume', id: 0, epoch: undefined });
+    const fault = new TypeError('not expected');
+    broker.failures.history.push(fault);
+    entry.enter();
+    await settled();
+    expect(faults).toEqual([fault]);
+    expect(transport.closes).toEqual([CLOSE.internal]);
   });
 });
 

@@ -90,12 +90,14 @@ export class RoomsService {
     });
   }
 
-  async leave(connection: Connection, room: string): Promise<void> {
+  /** Answers `left_room` in the same step that ends the membership: a join that waits for it is answered after it. */
+  leave(connection: Connection, room: string, ref: Ref | undefined): void | Promise<void> {
     const channel = roomChannel(room);
-    await connection.change(channel, async () => {
+    return connection.change(channel, async () => {
       // A member gets its own messages, also those it sent just before it left.
       await this.connections.hub.delivered(channel, connection.lastPublishedId(channel));
       this.connections.leaveRoom(connection, room);
+      connection.send({ event: 'left_room', ...(ref === undefined ? {} : { ref }), room });
     });
   }
 

@@ -13,7 +13,7 @@ import type { Publication } from '../core/broker.js';
 import { Connection } from '../core/connection.js';
 import { chatBody, textBody } from '../core/event-body.js';
 import { ProtocolError } from '../protocol/errors.js';
-import type { AckReply, LeftRoomReply, PongReply, PresenceReply } from '../protocol/messages.js';
+import type { AckReply, PongReply, PresenceReply } from '../protocol/messages.js';
 import { jsonText } from '../protocol/messages.js';
 import { BROADCAST, roomChannel, userChannel } from '../protocol/names.js';
 import { AuthDto } from './dto/auth.dto.js';
@@ -106,12 +106,12 @@ export class RealtimeGateway implements OnGatewayConnection<Connection>, OnGatew
   }
 
   @SubscribeMessage('leave_room')
-  async leaveRoom(
+  leaveRoom(
     @ConnectedSocket() connection: Connection,
     @MessageBody() message: RoomDto,
-  ): Promise<LeftRoomReply> {
-    await this.rooms.leave(connection, message.room);
-    return { event: 'left_room', room: message.room };
+    @MessageRef() ref: string | number | undefined,
+  ): Promise<void> | void {
+    return this.rooms.leave(connection, message.room, ref);
   }
 
   @SubscribeMessage('presence')

@@ -1,5 +1,6 @@
 import { Injectable, Logger } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
+import { readJson } from '../core/answer-body.js';
 import type { Action } from '../core/identity.js';
 
 const TIMEOUT_MS = 2_000;
@@ -49,7 +50,7 @@ export class AuthorizeHook {
         redirect: 'error',
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
-      const answer: unknown = response.ok ? await response.json() : null;
+      const answer: unknown = response.ok ? await readJson(response) : null;
       if (!isAnswer(answer)) throw new Error(`no decision in the answer (HTTP ${response.status})`);
       this.keep(key, answer);
       return answer.allow;

@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import { createPublicKey } from 'node:crypto';
 import { Logger } from '@nestjs/common';
 import { JwksClient } from 'jwks-rsa';
+import { readJson } from '../core/answer-body.js';
 
 const FETCH_TIMEOUT_MS = 3_000;
 /** A key id that is not known is asked for at most this often, whoever makes key ids up. */
@@ -27,7 +28,7 @@ export class JwksKeys {
     uri: string,
     private readonly nowMs: () => number = () => performance.now(),
   ) {
-    this.client = new JwksClient({ jwksUri: uri, cache: false, rateLimit: false, timeout: FETCH_TIMEOUT_MS });
+    this.client = new JwksClient({ jwksUri: uri, cache: false, rateLimit: false, fetcher });
   }
 
   /** The keys have been read once. */
@@ -74,4 +75,11 @@ export class JwksKeys {
       this.logger.warn(`the signing keys were not read, ${this.keys.size} are known: ${String(error)}`);
     }
   }
+}
+
+/** The library's own reads whatever comes, however long. What is no key set, it refuses. */
+async function fetcher(uri: string): Promise<{ keys: unknown }> {
+  const response = await fetch(uri, { redirect: 'error', signal: AbortSignal.timeout(FETCH_TIMEOUT_MS) });
+  if (!response.ok) throw new Error(`HTTP ${response.status}`);
+  return (await readJson(response)) as { keys: unknown };
 }

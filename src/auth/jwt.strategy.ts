@@ -133,7 +133,8 @@ export class JwtStrategy implements OnApplicationShutdown {
     const { sub, name, exp, jti, iat } = claims;
     const { ANONYMOUS_PREFIX, JWT_REQUIRE_EXP, JWT_CLOCK_TOLERANCE_S } = this.settings;
     if (!isUserId(sub) || (ANONYMOUS_PREFIX !== '' && sub.startsWith(ANONYMOUS_PREFIX))) return null;
-    if (typeof exp !== 'number' && (exp !== undefined || JWT_REQUIRE_EXP)) return null;
+    // `1e999` is JSON, and no time.
+    if (!isTime(exp) && (exp !== undefined || JWT_REQUIRE_EXP)) return null;
     return {
       userId: sub,
       name: typeof name === 'string' && name !== '' && name.length <= MAX_NAME_LENGTH ? name : undefined,
@@ -145,6 +146,10 @@ export class JwtStrategy implements OnApplicationShutdown {
       expiresAtMs: exp === undefined ? Infinity : (exp + JWT_CLOCK_TOLERANCE_S) * 1000,
     };
   }
+}
+
+function isTime(claim: unknown): claim is number {
+  return typeof claim === 'number' && Number.isFinite(claim);
 }
 
 function keyOf({ JWT_SECRET, JWT_PUBLIC_KEY }: Settings): KeyObject | null {

@@ -187,7 +187,8 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     const refused = error instanceof UpgradeRefused ? error : null;
     if (refused === null) this.log.error(error);
     if (refused?.closeWith) this.acceptAndClose(request, socket, head, refused);
-    else this.refuse(socket, refused?.statusCode ?? 500, refused?.message ?? 'Something went wrong.');
+    else
+      this.refuse(request, socket, refused?.statusCode ?? 500, refused?.message ?? 'Something went wrong.');
   }
 
   private accept(request: IncomingMessage, socket: Duplex, head: Buffer, admission: Admission): void {
@@ -236,7 +237,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     });
   }
 
-  private refuse(socket: Duplex, statusCode: number, message: string): void {
+  private refuse({ method }: IncomingMessage, socket: Duplex, statusCode: number, message: string): void {
     this.telemetry.handshakeRejected(statusCode);
     const error = STATUS_CODES[statusCode] ?? 'Error';
     const body = JSON.stringify({ statusCode, error, message });
@@ -254,7 +255,8 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     }
     withoutErrors(socket);
     socket.once('finish', () => socket.destroy());
-    socket.end(`${head.join('\r\n')}\r\n\r\n${body}`);
+    // To HEAD, the answer has the head of one that is complete, and no body.
+    socket.end(`${head.join('\r\n')}\r\n\r\n${method === 'HEAD' ? '' : body}`);
   }
 
   onMessage(connection: Connection, data: RawData, isBinary: boolean): void {

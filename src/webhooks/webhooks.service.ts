@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto';
 import type { OnApplicationBootstrap, OnApplicationShutdown } from '@nestjs/common';
 import { Injectable, Logger } from '@nestjs/common';
 import { Settings } from '../config/settings.js';
+import { readBody } from '../core/answer-body.js';
 import type { WebhookEvent } from '../core/webhook-outbox.js';
 import { WebhookOutbox } from '../core/webhook-outbox.js';
 
@@ -83,7 +84,7 @@ export class WebhooksService implements OnApplicationBootstrap, OnApplicationShu
       redirect: 'error',
       signal: AbortSignal.timeout(TIMEOUT_MS),
     });
-    await response.arrayBuffer();
+    await readBody(response);
     if (!response.ok) throw new Error(`HTTP ${response.status}`);
   }
 }

@@ -230,6 +230,26 @@ describe('JWT_JWKS_URI', () => {
     expect(await admitted(signed(next, fresh('user')))).toBe(101);
   });
 
+  it('an answer without end is cut off', async () => {
+    passCooldown();
+    expect(await admitted(signed(rsa, fresh('user')))).toBe(101);
+    let poured = 0;
+    const piece = Buffer.alloc(65_536, ' ');
+    issuer.respond = (_request, _body, response) => {
+      const pour = (): void => {
+        while (!response.destroyed && response.write(piece)) poured += piece.length;
+        poured += piece.length;
+      };
+      response.on('drain', pour);
+      pour();
+    };
+    passCooldown();
+    expect(await admitted(signed(next, fresh('user'), { kid: fresh('unknown') }))).toBe(401);
+    // What the sockets between hold comes on top of what is read.
+    expect(poured).toBeLessThan(32 * 1_048_576);
+    for (const key of [rsa, ec]) expect(await admitted(signed(key, fresh('user')))).toBe(101);
+  });
+
   it('while the issuer does not answer, its known keys verify at once and others are refused in time', async () => {
     passCooldown();
     expect(await admitted(signed(rsa, fresh('user')))).toBe(101);

@@ -1,3 +1,4 @@
+import { connect } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { notice, type Client, type ConnectOptions } from '../support/client.js';
 import { eventually } from '../support/eventually.js';
@@ -21,6 +22,15 @@ function refusal(status: number): object {
   };
 }
 
+/** Everything that comes back to these bytes until the end, head and body apart. */
+async function answerTo({ url }: Gateway, request: string): Promise<string[]> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname, () => socket.write(request));
+  const pieces: Buffer[] = [];
+  for await (const piece of socket) pieces.push(piece as Buffer);
+  return Buffer.concat(pieces).toString().split('\r\n\r\n');
+}
+
 describe('an upgrade', () => {
   const gateway = serve({ JWT_SECRET: secret });
 
@@ -37,6 +47,24 @@ describe('an upgrade', () => {
     '/stats',
   ])('of the unknown path %s is answered 404', async (path) => {
     expect(await gateway().refused(path)).toMatchObject(refusal(404));
+  });
+
+  it.each([
+    [405, 'by POST', 'POST', '', 'allow: get'],
+    [405, 'by HEAD', 'HEAD', '', 'allow: get'],
+    [426, 'of version 8', 'GET', 'Sec-WebSocket-Version: 8\r\n', 'sec-websocket-version: 13'],
+    [431, 'with 9 kB of headers', 'GET', `X: ${'x'.repeat(9_000)}\r\n`, 'application/json'],
+  ])('is answered %i %s', async (code, _what, method, header, tells) => {
+    const version = header.startsWith('Sec-') ? '' : 'Sec-WebSocket-Version: 13\r\n';
+    const [head = '', body = ''] = await answerTo(
+      gateway(),
+      `${method} /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n` +
+        `Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n${version}${header}\r\n`,
+    );
+    expect(head).toMatch(new RegExp(`^HTTP/1.1 ${code} `));
+    expect(head.toLowerCase()).toContain(tells);
+    const { statusCode } = (body === '' ? {} : JSON.parse(body)) as { statusCode?: unknown };
+    expect(statusCode).toBe(method === 'HEAD' ? undefined : code);
   });
 
   it.each([

@@ -209,6 +209,13 @@ describe('the end of a token', () => {
     expect(await strategy({ NODE_ENV: 'production', JWT_SECRET: secret }).identify(endless)).toBeNull();
   });
 
+  it('is a time: what JSON can write and no clock can show is none', async () => {
+    const endless = token('alice', { exp: 0 }).split('.')[0];
+    const payload = Buffer.from('{"sub":"alice","exp":1e999}').toString('base64url');
+    const signature = createHmac('sha256', secret).update(`${endless}.${payload}`).digest('base64url');
+    expect(await strategy().identify(`${endless}.${payload}.${signature}`)).toBeNull();
+  });
+
   it('is later by the tolerance for the clock, and so is its beginning earlier', async () => {
     const tolerant = strategy({ JWT_SECRET: secret, JWT_CLOCK_TOLERANCE_S: '30' });
     const exp = inSeconds(-20);

@@ -93,11 +93,14 @@ export class RoomsService {
   /** Answers `left_room` in the same step that ends the membership: a join that waits for it is answered after it. */
   leave(connection: Connection, room: string, ref: Ref | undefined): void | Promise<void> {
     const channel = roomChannel(room);
-    return connection.change(channel, async () => {
-      // A member gets its own messages, also those it sent just before it left.
-      await this.connections.hub.delivered(channel, connection.lastPublishedId(channel));
+    const end = (): void => {
       this.connections.leaveRoom(connection, room);
       connection.send({ event: 'left_room', ...(ref === undefined ? {} : { ref }), room });
+    };
+    return connection.change(channel, () => {
+      // A member gets its own messages, also those it sent just before it left.
+      const delivered = this.connections.hub.delivered(channel, connection.lastPublishedId(channel));
+      return delivered instanceof Promise ? delivered.then(end) : end();
     });
   }
 

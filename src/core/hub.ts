@@ -114,10 +114,18 @@ export class Hub implements BrokerSink {
     return { outcome: null, enter: () => channel.add(connection), abandon: () => undefined };
   }
 
-  /** Waits, for a while, until the members of a channel have been handed everything up to an id. */
-  async delivered(name: string, id: number): Promise<void> {
+  /** Waits, for a while, until the members of a channel have been handed everything up to an id; not at all if they have. */
+  delivered(name: string, id: number): void | Promise<void> {
+    if (!this.hasDelivered(name, id)) return this.delivering(name, id);
+  }
+
+  private hasDelivered(name: string, id: number): boolean {
+    return (this.channels.get(name)?.position?.id ?? id) >= id;
+  }
+
+  private async delivering(name: string, id: number): Promise<void> {
     const untilMs = performance.now() + DELIVERY_PATIENCE_MS;
-    while ((this.channels.get(name)?.position?.id ?? id) < id && performance.now() < untilMs) {
+    while (!this.hasDelivered(name, id) && performance.now() < untilMs) {
       await new Promise((resolve) => setTimeout(resolve, FILL_LOOK_MS));
     }
   }

@@ -88,13 +88,21 @@ export class Replay {
       return { recovered: false, position, replayed: 0, gapAfter: start.kind === 'resume' ? asked.id : null };
     }
     this.firstPage = history?.events ?? null;
-    this.from = { epoch: history?.head.epoch ?? position.epoch, id: after.id };
+    const epoch = history?.head.epoch ?? position.epoch;
+    // What was published while the page was read counts among the last ones, too.
+    const isLate = start.kind === 'rewind' && epoch === position.epoch;
+    this.from = { epoch, id: isLate ? Math.max(after.id, position.id - start.count) : after.id };
     if (history !== null && this.isAhead(this.from)) {
       // It has seen on another instance what has not come here yet.
       this.onBehind(history.head);
       return { recovered: start.kind === 'resume', position: this.from, replayed: 0, gapAfter: null };
     }
-    return { recovered: start.kind === 'resume', position, replayed: position.id - after.id, gapAfter: null };
+    return {
+      recovered: start.kind === 'resume',
+      position,
+      replayed: position.id - this.from.id,
+      gapAfter: null,
+    };
   }
 
   private askedPosition(start: ReplayStart): Position {

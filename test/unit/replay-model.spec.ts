@@ -271,7 +271,6 @@ class World {
     const asked = this.broker.present;
     try {
       const channel = await this.hub.acquire(ROOM);
-      const standing = channel.position ?? asked;
       try {
         const entry = await this.hub.prepare(channel, member.connection, start);
         if (member.connection.isGone || member.isLeft) {
@@ -280,7 +279,7 @@ class World {
           return;
         }
         member.channel = channel;
-        this.reply(member, channel, start, entry.outcome, { asked, standing });
+        this.reply(member, channel, start, entry.outcome, asked);
         entry.enter();
       } catch (error) {
         this.hub.release(channel);
@@ -297,7 +296,7 @@ class World {
     channel: Channel,
     start: ReplayStart | null,
     outcome: ReplayOutcome | null,
-    { asked, standing }: { asked: Position; standing: Position },
+    asked: Position,
   ): void {
     const position = outcome?.position ?? channel.position;
     if (position === null) throw new Error('no position in a durable channel');
@@ -309,9 +308,7 @@ class World {
     if (start.kind === 'rewind') {
       demand(!outcome.recovered && outcome.gapAfter === null, outcome);
       member.at = { epoch: position.epoch, id: position.id - outcome.replayed };
-      // What came while it was asked is on top of the last n.
-      const isSame = asked.epoch === present.epoch && standing.epoch === present.epoch;
-      demand(!isSame || outcome.replayed <= start.count + position.id - standing.id, outcome);
+      demand(asked.epoch !== present.epoch || outcome.replayed <= start.count, outcome);
       return;
     }
     const from = { epoch: start.epoch ?? position.epoch, id: start.id };

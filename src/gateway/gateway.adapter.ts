@@ -1,4 +1,4 @@
-import type { IncomingMessage, Server } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { randomUUID } from 'node:crypto';
@@ -101,6 +101,8 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
   private readonly turn: Turn;
   private readonly direct: DirectWrites | null;
   private readonly gateway: RealtimeGateway;
+  /** By socket, the answer to the last plain request on it. */
+  private readonly answers = new WeakMap<Duplex, ServerResponse>();
   /** Closed at once, and still there. */
   private readonly refused = new Set<WebSocket>();
   private server: WebSocketServer | null = null;
@@ -134,6 +136,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     const server = new WebSocketServer(options);
     this.server = server;
     const http: Server = this.httpServer;
+    http.on('request', this.onRequest);
     http.on('upgrade', this.onUpgrade);
     return server;
   }
@@ -147,12 +150,31 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
   }
 
   override async close(server: WebSocketServer): Promise<void> {
+    this.httpServer.off('request', this.onRequest);
     this.httpServer.off('upgrade', this.onUpgrade);
     for (const ws of this.refused) ws.terminate();
     await super.close(server);
   }
 
+  private readonly onRequest = ({ socket }: IncomingMessage, response: ServerResponse): void => {
+    this.answers.set(socket, response);
+  };
+
   private readonly onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    // What was asked before on the same connection is answered first, not into the WebSocket.
+    const answer = this.answers.get(socket);
+    if (answer === undefined || answer.closed) {
+      this.answerUpgrade(request, socket, head);
+      return;
+    }
+    const forget = withoutErrors(socket);
+    answer.once('close', () => {
+      forget();
+      this.answerUpgrade(request, socket, head);
+    });
+  };
+
+  private answerUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     let admission: Admission | Promise<Admission>;
     try {
       admission = this.upgrade.decide(request);
@@ -162,7 +184,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     }
     if (admission instanceof Promise) this.acceptLater(request, socket, head, admission);
     else this.accept(request, socket, head, admission);
-  };
+  }
 
   private acceptLater(
     request: IncomingMessage,

@@ -49,6 +49,31 @@ describe('an upgrade', () => {
     expect(await gateway().refused(path)).toMatchObject(refusal(404));
   });
 
+  it('behind plain requests on the same connection is answered after them', async () => {
+    const { hostname, port } = new URL(gateway().url);
+    const socket = connect(Number(port), hostname, () =>
+      socket.write(
+        'GET /health/live HTTP/1.1\r\nHost: a\r\n\r\nGET /stats HTTP/1.1\r\nHost: a\r\n\r\n' +
+          'GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n' +
+          'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n',
+      ),
+    );
+    let text = '';
+    socket.on('data', (piece: Buffer) => (text += piece.toString('latin1')));
+    await eventually(() => {
+      expect(text).toContain('"max_message_bytes"');
+    });
+    expect(text.match(/HTTP\/1.1 \d+|"status"|"local_connections"|"event":"connected"/g)).toEqual([
+      'HTTP/1.1 200',
+      '"status"',
+      'HTTP/1.1 200',
+      '"local_connections"',
+      'HTTP/1.1 101',
+      '"event":"connected"',
+    ]);
+    socket.destroy();
+  });
+
   it.each([
     [405, 'by POST', 'POST', '', 'allow: get'],
     [405, 'by HEAD', 'HEAD', '', 'allow: get'],

@@ -84,19 +84,14 @@ export class RoomsService {
   async displace(connection: Connection, room: string): Promise<void> {
     await connection.change(roomChannel(room), async () => {
       connection.placed?.delete(room);
-      if (!connection.rooms.get(room)) return;
-      this.connections.leaveRoom(connection, room);
-      connection.send({ event: 'left_room', room });
+      this.expel(connection, room);
     });
   }
 
   /** Answers `left_room` in the same step that ends the membership: a join that waits for it is answered after it. */
   leave(connection: Connection, room: string, ref: Ref | undefined): void | Promise<void> {
     const channel = roomChannel(room);
-    const end = (): void => {
-      this.connections.leaveRoom(connection, room);
-      connection.send({ event: 'left_room', ...(ref === undefined ? {} : { ref }), room });
-    };
+    const end = (): void => this.takeOut(connection, room, ref);
     return connection.change(channel, () => {
       // A member gets its own messages, also those it sent just before it left.
       const delivered = this.connections.hub.delivered(channel, connection.lastPublishedId(channel));
@@ -136,9 +131,12 @@ export class RoomsService {
   }
 
   private expel(connection: Connection, room: string): void {
-    if (!connection.rooms.get(room)) return;
+    if (connection.rooms.get(room)) this.takeOut(connection, room, undefined);
+  }
+
+  private takeOut(connection: Connection, room: string, ref: Ref | undefined): void {
     this.connections.leaveRoom(connection, room);
-    connection.send({ event: 'left_room', room });
+    connection.send({ event: 'left_room', ...(ref === undefined ? {} : { ref }), room });
   }
 }
 

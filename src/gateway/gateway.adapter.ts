@@ -5,8 +5,8 @@ import { randomUUID } from 'node:crypto';
 import type { INestApplicationContext } from '@nestjs/common';
 import { Logger } from '@nestjs/common';
 import { WsAdapter } from '@nestjs/platform-ws';
-import type { RawData, ServerOptions } from 'ws';
-import { WebSocket, WebSocketServer } from 'ws';
+import type { RawData, ServerOptions, WebSocket } from 'ws';
+import { WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
 import { monotonicMs } from '../core/clock.js';
 import { Connection } from '../core/connection.js';
@@ -15,6 +15,8 @@ import { TokenBucket } from '../core/token-bucket.js';
 import { Turn } from '../core/turn.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import { ProtocolError } from '../protocol/errors.js';
+import type { SocketListener } from './client-socket.js';
+import { ClientSocket } from './client-socket.js';
 import { DirectWrites } from './direct-writes.js';
 import { Dispatcher } from './dispatch.js';
 import { ErrorFilter } from './error.filter.js';
@@ -41,49 +43,6 @@ const SHARED_DEFLATE = Object.assign(
   { serverNoContextTakeover: true, clientNoContextTakeover: true },
   NO_SMALLER_WINDOW,
 );
-
-/** Hears what the sockets of all connections have to say. */
-interface SocketListener {
-  onMessage(connection: Connection, data: RawData, isBinary: boolean): void;
-  /** A ping or a pong. */
-  onSign(connection: Connection): void;
-  onClose(connection: Connection, code: number): void;
-  onError(connection: Connection, error: Error): void;
-}
-
-/** A WebSocket that knows its connection, and tells one listener for all instead of listeners of its own. */
-class ClientSocket extends WebSocket {
-  private connection: Connection | null = null;
-  private listener: SocketListener | null = null;
-
-  tell(listener: SocketListener, connection: Connection): void {
-    this.listener = listener;
-    this.connection = connection;
-  }
-
-  override emit(event: string | symbol, ...args: unknown[]): boolean;
-  override emit(event: string | symbol, first?: unknown, second?: unknown): boolean {
-    const { listener, connection } = this;
-    if (listener === null || connection === null) return super.emit(event, first, second);
-    switch (event) {
-      case 'message':
-        listener.onMessage(connection, first as RawData, second as boolean);
-        return true;
-      case 'ping':
-      case 'pong':
-        listener.onSign(connection);
-        return true;
-      case 'close':
-        listener.onClose(connection, first as number);
-        return true;
-      case 'error':
-        listener.onError(connection, first as Error);
-        return true;
-      default:
-        return super.emit(event, first, second);
-    }
-  }
-}
 
 type GatewayServer = WebSocketServer & { readonly options: ServerOptions };
 

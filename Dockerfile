@@ -1,9 +1,12 @@
-# Build: all dependencies, compile src to dist.
+# Build: all dependencies, compile src to dist and native to native/build.
 FROM node:24-slim AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts --no-audit --no-fund
 COPY nest-cli.json tsconfig.json tsconfig.build.json ./
+COPY scripts/build-native.mjs ./scripts/
+COPY native ./native
 COPY src ./src
 RUN npm run build
 
@@ -19,6 +22,7 @@ ENV NODE_ENV=production
 WORKDIR /app
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY package.json openapi.yaml asyncapi.yaml ./
+COPY --from=build /app/native/build ./native/build
 COPY --from=build /app/dist ./dist
 
 # A number, so that an orchestrator can check "not root" without reading /etc/passwd (1000 is `node`).

@@ -1,4 +1,5 @@
-// The tests run against real servers. Finds them on the PATH, else installs them where that needs no question.
+// The tests run against real servers, and what they build needs a compiler. Finds them on the PATH, else installs them
+// where that needs no question.
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { platform } from 'node:os';
@@ -10,19 +11,24 @@ const NEEDS = [
   {
     name: 'redis-server',
     isThere: () => succeeds('redis-server', ['--version']),
-    apt: 'redis-server',
+    apt: ['redis-server'],
     brew: 'redis',
   },
   {
     name: 'redis-sentinel',
     isThere: () => succeeds('redis-sentinel', ['--version']),
-    apt: 'redis-sentinel',
+    apt: ['redis-sentinel'],
     brew: 'redis',
   },
   {
     name: "Python's websockets",
     isThere: () => succeeds('/usr/bin/python3', ['-c', 'import websockets']),
-    apt: 'python3-websockets',
+    apt: ['python3-websockets'],
+  },
+  {
+    name: 'a C compiler',
+    isThere: () => succeeds('cc', ['--version']),
+    apt: ['gcc', 'libc6-dev'],
   },
 ];
 
@@ -40,7 +46,7 @@ const absent = missing();
 if (absent.length > 0) {
   if (existsSync('/usr/bin/apt-get') && process.getuid?.() === 0) {
     install('apt-get', ['update', '-qq']);
-    install('apt-get', ['install', '-y', '-qq', ...absent.map(({ apt }) => apt)]);
+    install('apt-get', ['install', '-y', '-qq', ...absent.flatMap(({ apt }) => apt)]);
   } else if (platform() === 'darwin' && succeeds('brew', ['--version'])) {
     install('brew', ['install', ...new Set(absent.flatMap(({ brew }) => brew ?? []))]);
   }
@@ -50,7 +56,7 @@ const still = missing();
 if (still.length > 0) {
   console.error(
     `The tests need ${still.map(({ name }) => name).join(', ')}: ` +
-      `apt-get install ${still.map(({ apt }) => apt).join(' ')}, or the like with your package manager.`,
+      `apt-get install ${still.flatMap(({ apt }) => apt).join(' ')}, or the like with your package manager.`,
   );
   process.exit(1);
 }

@@ -153,7 +153,10 @@ export class Settings {
   @Setting(integer, 1_000) @IsInt() readonly ANNOUNCE_MEMBERS_MAX: number;
   @Setting(integer, 5_000) @IsInt() @Max(600_000) readonly PRESENCE_GRACE_MS: number;
   @Setting(flag, false) @IsBoolean() readonly PERMESSAGE_DEFLATE: boolean;
-  @Setting(text, 'direct') @IsIn(['direct', 'stream']) readonly SOCKET_WRITES: 'direct' | 'stream';
+  @Setting(text, 'ring')
+  @IsIn(['ring', 'batch', 'direct', 'stream'])
+  readonly SOCKET_WRITES: 'ring' | 'batch' | 'direct' | 'stream';
+
   @Setting(flag, true) @IsBoolean() readonly READY_NEEDS_BROKER: boolean;
   @Setting(integer, 0, 5_000) @IsInt() @Max(600_000) readonly DRAIN_DELAY_MS: number;
   @Setting(integer, 20_000) @IsInt() @Max(3_600_000) readonly DRAIN_TIMEOUT_MS: number;

@@ -1,6 +1,8 @@
 import { Module } from '@nestjs/common';
 import { Turn } from '../core/turn.js';
 import { PresenceModule } from '../presence/presence.module.js';
+import { SocketWrites } from '../sockets/socket-writes.js';
+import { SocketsModule } from '../sockets/sockets.module.js';
 import { ConnectionsService } from './connections.service.js';
 import { DrainService } from './drain.service.js';
 import { HistoryService } from './history.service.js';
@@ -8,10 +10,22 @@ import { PublisherService } from './publisher.service.js';
 import { RoomsService } from './rooms.service.js';
 
 @Module({
-  imports: [PresenceModule],
-  providers: [Turn, ConnectionsService, RoomsService, HistoryService, PublisherService, DrainService],
+  imports: [PresenceModule, SocketsModule],
+  providers: [
+    {
+      provide: Turn,
+      useFactory: (writes: SocketWrites | null) => new Turn(writes),
+      inject: [SocketWrites],
+    },
+    ConnectionsService,
+    RoomsService,
+    HistoryService,
+    PublisherService,
+    DrainService,
+  ],
   exports: [
     PresenceModule,
+    SocketsModule,
     Turn,
     ConnectionsService,
     RoomsService,

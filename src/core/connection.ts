@@ -112,9 +112,14 @@ export class Connection implements OutboxOwner {
     if (this.isGone) return;
     this.state = 'closing';
     this.closeCode = code;
+    this.finish();
+    this.transport.close(code, reason);
+  }
+
+  /** Sends what waits; nothing goes out after it. */
+  finish(): void {
     this.outbox.flushAll();
     this.outbox.close();
-    this.transport.close(code, reason);
   }
 
   onSlow(): void {

@@ -6,6 +6,7 @@ import type { EventEnvelope } from './broker.js';
 const FIN_TEXT = 0x81;
 const RSV1 = 0x40;
 const FIN_PING = 0x89;
+const FIN_PONG = 0x8a;
 /** Below this a compressed frame is seldom smaller, and never worth its time. */
 const DEFLATE_FROM_BYTES = 1024;
 
@@ -95,6 +96,11 @@ export function heartbeatFrame(): Frame {
   const ping = Buffer.from([FIN_PING, 0]);
   // Never long enough to be compressed, so the two frames can travel as one.
   return new Frame(Buffer.concat([text.bytes, ping]), 2);
+}
+
+/** The answer to a protocol ping, with its 0 to 125 bytes; never compressed (RFC 7692 section 6.1). */
+export function pongFrame(data: Buffer): Frame {
+  return new Frame(Buffer.concat([Buffer.from([FIN_PONG, data.length]), data]), 2);
 }
 
 function headerLength(payloadBytes: number): number {

@@ -3,6 +3,12 @@ interface Collector {
   flush(): void;
 }
 
+/** Brings out together what is written to sockets between the two. */
+export interface Batch {
+  hold(): void;
+  release(): void;
+}
+
 /**
  * Ends every turn of the event loop: channels hand on what they collected, joined into one piece for all members, then
  * every outbox that was pushed to is written, once. Several events of a turn cost one join for each channel and one write
@@ -17,8 +23,15 @@ export class Turn {
     this.settle();
     const outboxes = this.outboxes;
     this.outboxes = [];
-    for (const outbox of outboxes) outbox.flush();
+    this.batch?.hold();
+    try {
+      for (const outbox of outboxes) outbox.flush();
+    } finally {
+      this.batch?.release();
+    }
   };
+
+  constructor(private readonly batch: Batch | null = null) {}
 
   addChannel(channel: Collector): void {
     this.channels.push(channel);

@@ -10,14 +10,15 @@ import { WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
 import { monotonicMs } from '../core/clock.js';
 import { Connection } from '../core/connection.js';
+import { pongFrame } from '../core/frame.js';
 import { Telemetry } from '../core/telemetry.js';
 import { TokenBucket } from '../core/token-bucket.js';
 import { Turn } from '../core/turn.js';
 import { CLOSE } from '../protocol/close-codes.js';
 import { ProtocolError } from '../protocol/errors.js';
+import { SocketWrites } from '../sockets/socket-writes.js';
 import type { SocketListener } from './client-socket.js';
 import { ClientSocket } from './client-socket.js';
-import { DirectWrites } from './direct-writes.js';
 import { Dispatcher } from './dispatch.js';
 import { ErrorFilter } from './error.filter.js';
 import { RealtimeGateway } from './realtime.gateway.js';
@@ -58,7 +59,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
   private readonly errors: ErrorFilter;
   private readonly telemetry: Telemetry;
   private readonly turn: Turn;
-  private readonly direct: DirectWrites | null;
+  private readonly writes: SocketWrites | null;
   private readonly gateway: RealtimeGateway;
   /** By socket, the answer to the last plain request on it. */
   private readonly answers = new WeakMap<Duplex, ServerResponse>();
@@ -75,7 +76,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     this.telemetry = app.get(Telemetry);
     this.turn = app.get(Turn);
     this.gateway = app.get(RealtimeGateway);
-    this.direct = app.get<DirectWrites, DirectWrites | null>(DirectWrites);
+    this.writes = app.get<SocketWrites, SocketWrites | null>(SocketWrites);
   }
 
   override create(): GatewayServer {
@@ -84,6 +85,8 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
       WebSocket: ClientSocket,
       // The connections are counted already, and a listener and a place in a set for each cost memory.
       clientTracking: false,
+      // It would write between our frames.
+      autoPong: false,
       maxPayload: this.settings.MAX_MESSAGE_BYTES,
       maxFragments: MAX_FRAGMENTS,
       maxBufferedChunks: MAX_BUFFERED_CHUNKS,
@@ -182,7 +185,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
   /** Separate from the upgrade: a closure in there would keep the request for as long as the connection lives. */
   private connect(ws: WebSocket, socket: Duplex, { identity, address, plainText, resume }: Admission): void {
     const nowMs = monotonicMs();
-    const transport = new WsTransport(ws, socket, this.direct);
+    const transport = new WsTransport(ws, socket, this.writes);
     const limits = { slowConsumerBytes: this.settings.SLOW_CONSUMER_BYTES };
     const connection = new Connection(
       randomUUID(),
@@ -255,8 +258,17 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
     else this.limit(connection, text, nowMs, waitMs);
   }
 
-  onSign(connection: Connection): void {
+  onPing(connection: Connection, data: Buffer): void {
     connection.lastSeenMs = monotonicMs();
+    connection.push(pongFrame(data));
+  }
+
+  onPong(connection: Connection): void {
+    connection.lastSeenMs = monotonicMs();
+  }
+
+  onClosing(connection: Connection): void {
+    connection.finish();
   }
 
   onClose(connection: Connection, code: number): void {

@@ -1,9 +1,7 @@
 import type { OnModuleInit } from '@nestjs/common';
-import { Logger, Module } from '@nestjs/common';
+import { Module } from '@nestjs/common';
 import { AuthModule } from '../auth/auth.module.js';
-import { Settings } from '../config/settings.js';
 import { ConnectionsModule } from '../connections/connections.module.js';
-import { DirectWrites } from './direct-writes.js';
 import { Dispatcher } from './dispatch.js';
 import { ErrorFilter } from './error.filter.js';
 import { MessagePipe } from './message.pipe.js';
@@ -12,14 +10,7 @@ import { Upgrade } from './upgrade.js';
 
 @Module({
   imports: [AuthModule, ConnectionsModule],
-  providers: [
-    RealtimeGateway,
-    Dispatcher,
-    Upgrade,
-    MessagePipe,
-    ErrorFilter,
-    { provide: DirectWrites, useFactory: directWrites, inject: [Settings] },
-  ],
+  providers: [RealtimeGateway, Dispatcher, Upgrade, MessagePipe, ErrorFilter],
 })
 export class GatewayModule implements OnModuleInit {
   constructor(
@@ -30,13 +21,4 @@ export class GatewayModule implements OnModuleInit {
   onModuleInit(): void {
     this.dispatcher.register(this.gateway);
   }
-}
-
-/** Null where sockets are written to as streams. */
-async function directWrites({ SOCKET_WRITES }: Settings): Promise<DirectWrites | null> {
-  if (SOCKET_WRITES === 'stream') return null;
-  const proved = await DirectWrites.prove();
-  if (typeof proved !== 'string') return proved;
-  new Logger('Gateway').warn(`sockets are written to as streams: ${proved}`);
-  return null;
 }

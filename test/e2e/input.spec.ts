@@ -335,6 +335,31 @@ describe('a frame', () => {
     expect(await client.next('pong')).toMatchObject({ event: 'pong' });
   });
 
+  it.each([
+    ['a close frame', { opcode: opcode.close, payload: Buffer.from([0x03, 0xe8]) }, 1000],
+    ['a frame that is none', { opcode: 3 }, 1002],
+  ])('are answered before %s behind them is, and nothing comes after', async (_name, last, code) => {
+    const raw = await gateway().raw();
+    await raw.nextEvent('connected');
+    const all = [
+      { opcode: opcode.ping, payload: 'a' },
+      text('{"type":"ping"}'),
+      { opcode: opcode.ping, payload: 'b' },
+    ];
+    raw.write(Buffer.concat([...all, last].map(encode)));
+    expect((await raw.closed).code).toBe(code);
+    const answers = raw.frames
+      .slice(-4)
+      .map((frame) => [frame.opcode, frame.payload.subarray(0, 16).toString()]);
+    expect(answers.slice(0, 3)).toEqual([
+      [opcode.pong, 'a'],
+      [opcode.text, '{"event":"pong"}'],
+      [opcode.pong, 'b'],
+    ]);
+    expect(answers[3]?.[0]).toBe(opcode.close);
+    raw.destroy();
+  });
+
   it('may come in a few fragments, with a ping between them', async () => {
     const raw = await gateway().raw();
     await raw.nextEvent('connected');

@@ -200,53 +200,57 @@ describe('MAX_MESSAGE_BYTES', () => {
   });
 });
 
-describe.each(['direct', 'stream'])('SLOW_CONSUMER_BYTES, with SOCKET_WRITES=%s', (writes) => {
-  const gateway = serve({
-    SLOW_CONSUMER_BYTES: '524288',
-    RATE_LIMIT_PER_SECOND: '0',
-    SOCKET_WRITES: writes,
-  });
-  const content = 'x'.repeat(60_000);
-  // More than the kernel holds for a loopback connection, and not much more: whoever is found slow has a few
-  // seconds to read the rest and the close frame.
-  const rounds = Array.from({ length: Math.ceil((sendBufferBytes() + 4_500_000) / 300_000) }, () => [
-    1, 2, 3, 4, 5,
-  ]);
+describe.each(['ring', 'batch', 'direct', 'stream'])(
+  'SLOW_CONSUMER_BYTES, with SOCKET_WRITES=%s',
+  (writes) => {
+    const gateway = serve({
+      SLOW_CONSUMER_BYTES: '524288',
+      RATE_LIMIT_PER_SECOND: '0',
+      SOCKET_WRITES: writes,
+    });
+    const content = 'x'.repeat(60_000);
+    // More than the kernel holds for a loopback connection, and not much more: whoever is found slow has a few
+    // seconds to read the rest and the close frame.
+    const rounds = Array.from({ length: Math.ceil((sendBufferBytes() + 4_500_000) / 300_000) }, () => [
+      1, 2, 3, 4, 5,
+    ]);
 
-  it('closes with 4008 who does not read, and nobody else', { timeout: 30_000 }, async () => {
-    const room = fresh('room');
-    const [writer, reader, slow] = (await Promise.all(
-      ['writer', 'reader', 'slow'].map((name) => gateway().as(fresh(name))),
-    )) as [Client, Client, Client];
-    for (const client of [writer, reader, slow]) await client.request({ type: 'join_room', room });
-    slow.pause();
-    for (const round of rounds) {
-      const acks = await Promise.all(
-        round.map(() => writer.request({ type: 'room_message', room, content })),
+    it('closes with 4008 who does not read, and nobody else', { timeout: 30_000 }, async () => {
+      const room = fresh('room');
+      const [writer, reader, slow] = (await Promise.all(
+        ['writer', 'reader', 'slow'].map((name) => gateway().as(fresh(name))),
+      )) as [Client, Client, Client];
+      for (const client of [writer, reader, slow]) await client.request({ type: 'join_room', room });
+      slow.pause();
+      for (const round of rounds) {
+        const acks = await Promise.all(
+          round.map(() => writer.request({ type: 'room_message', room, content })),
+        );
+        expect(acks.map((ack) => ack.event)).toEqual(Array(5).fill('ack'));
+      }
+      slow.resume();
+      expect((await slow.closed).code).toBe(4008);
+      expect(await reader.take('chat', rounds.length * 5)).toHaveLength(rounds.length * 5);
+      expect(await reader.request({ type: 'ping' })).toMatchObject({ event: 'pong' });
+    });
+
+    it('does not wait for who never reads again', { timeout: 30_000 }, async () => {
+      const [writer, deaf] = (await Promise.all(
+        ['writer', 'deaf'].map((name) => gateway().as(fresh(name))),
+      )) as [Client, Client];
+      deaf.pause();
+      for (const round of rounds)
+        await Promise.all(round.map(() => writer.request({ type: 'chat', content })));
+      await eventually(
+        async () => {
+          expect((await stats(gateway().url)).local_connections).toBe(1);
+        },
+        { timeoutMs: 10_000 },
       );
-      expect(acks.map((ack) => ack.event)).toEqual(Array(5).fill('ack'));
-    }
-    slow.resume();
-    expect((await slow.closed).code).toBe(4008);
-    expect(await reader.take('chat', rounds.length * 5)).toHaveLength(rounds.length * 5);
-    expect(await reader.request({ type: 'ping' })).toMatchObject({ event: 'pong' });
-  });
-
-  it('does not wait for who never reads again', { timeout: 30_000 }, async () => {
-    const [writer, deaf] = (await Promise.all(
-      ['writer', 'deaf'].map((name) => gateway().as(fresh(name))),
-    )) as [Client, Client];
-    deaf.pause();
-    for (const round of rounds) await Promise.all(round.map(() => writer.request({ type: 'chat', content })));
-    await eventually(
-      async () => {
-        expect((await stats(gateway().url)).local_connections).toBe(1);
-      },
-      { timeoutMs: 10_000 },
-    );
-    expect(await writer.request({ type: 'ping' })).toMatchObject({ event: 'pong' });
-  });
-});
+      expect(await writer.request({ type: 'ping' })).toMatchObject({ event: 'pong' });
+    });
+  },
+);
 
 /** How far the kernel lets the send buffer of a connection grow. */
 function sendBufferBytes(): number {

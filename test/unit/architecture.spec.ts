@@ -22,7 +22,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   broker: ['redis', 'memory', 'core', 'protocol', 'config', 'metrics'],
   presence: ['broker', 'core', 'protocol', 'config', 'metrics'],
   auth: ['core', 'protocol', 'config', 'metrics'],
-  connections: ['presence', 'broker', 'core', 'protocol', 'config', 'metrics'],
+  sockets: ['core', 'protocol', 'config'],
+  connections: ['sockets', 'presence', 'broker', 'core', 'protocol', 'config', 'metrics'],
   control: ['connections', 'presence', 'auth', 'core', 'protocol', 'config', 'metrics'],
   webhooks: ['core', 'protocol', 'config', 'metrics'],
   health: ['auth', 'connections', 'presence', 'core', 'protocol', 'config', 'metrics'],
@@ -40,6 +41,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'validation',
   ],
   gateway: [
+    'sockets',
     'connections',
     'presence',
     'auth',

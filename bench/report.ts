@@ -11,9 +11,9 @@ import type { Server } from './servers.js';
 import { floorOf, isMet, medianOf, ratioOf, TARGETS, valuesOf } from './targets.js';
 import { digits, table } from './text.js';
 
-const FLOOR_NOTE = `The floor is the same multiple for a program in C that reads a message, calls \`send()\` for each receiver and does
-nothing else: what the kernel alone takes. A target below it cannot be met on this machine by a server that sends each
-message as it comes.`;
+const FLOOR_NOTE = `The floor is the same multiple for a program in C that reads a message, sends it to each receiver and does nothing else:
+by \`send()\`, or by io_uring where Fanfare writes with it. It is what the kernel alone takes. A target below it cannot be
+met on this machine, in that way, by a server that sends each message as it comes.`;
 
 export interface Run {
   readonly options: Options;

@@ -106,22 +106,15 @@ const others: readonly Server[] = [
 
 /** What the kernel takes to bring a message to each receiver: no peer, but what none can do without. */
 export const FLOOR = 'floor';
+/** The same where io_uring sends. */
+export const RING_FLOOR = 'floor-ring';
 
-const floor: Server = {
-  name: FLOOR,
-  title: 'send() in C, no Redis: the floor',
-  dialect: 'plain',
-  path: '/',
-  isFanfare: false,
-  isDurable: false,
-  hasTokens: false,
-  hasBus: false,
-  isExtra: true,
-  prepare: () => build('floor'),
-  command: () => ({ program: pathOf('floor'), args: [], cwd: root, environment: {} }),
-};
+const floors: readonly Server[] = [
+  floor(FLOOR, 'send() in C, no Redis: the floor', {}),
+  floor(RING_FLOOR, 'io_uring in C, no Redis', { RING: 'yes' }),
+];
 
-export const servers: readonly Server[] = [...fanfare, ...others, floor];
+export const servers: readonly Server[] = [...fanfare, ...others, ...floors];
 
 /** Bun's own program: what the package's install script would put in its place. */
 export function bunProgram(): string {
@@ -154,4 +147,20 @@ function peer(
 
 function socketio(name: string, title: string, environment: Readonly<Record<string, string>>): Server {
   return peer(name, title, 'socketio', SOCKETIO_PATH, 'socketio.js', undefined, environment);
+}
+
+function floor(name: string, title: string, environment: Readonly<Record<string, string>>): Server {
+  return {
+    name,
+    title,
+    dialect: 'plain',
+    path: '/',
+    isFanfare: false,
+    isDurable: false,
+    hasTokens: false,
+    hasBus: false,
+    isExtra: true,
+    prepare: () => build('floor'),
+    command: () => ({ program: pathOf('floor'), args: [], cwd: root, environment }),
+  };
 }

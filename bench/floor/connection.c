@@ -46,8 +46,12 @@ void connection_send(struct connection *connection, const char *start, size_t le
     if (result < 0 && errno != EAGAIN) return;
     if (result > 0) sent = (size_t)result;
   }
-  if (sent == length) return;
-  bytes_append(&connection->unsent, start + sent, length - sent);
+  if (sent < length) connection_keep(connection, start + sent, length - sent);
+}
+
+/* What the kernel has not taken goes out when it can. */
+void connection_keep(struct connection *connection, const char *start, size_t length) {
+  bytes_append(&connection->unsent, start, length);
   watch_writes(connection, true);
 }
 

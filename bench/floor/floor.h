@@ -37,6 +37,7 @@ extern int epoll_fd;
 void connection_open(int fd);
 void connection_event(struct connection *connection, uint32_t events);
 void connection_send(struct connection *connection, const char *start, size_t length);
+void connection_keep(struct connection *connection, const char *start, size_t length);
 
 /* upgrade.c, frames.c: how many bytes they are done with, -1 where the connection is to end */
 ssize_t upgrade_read(struct connection *connection, const char *text, size_t length);
@@ -48,6 +49,8 @@ void room_join(struct room *room, struct connection *connection);
 void room_leave(struct connection *connection);
 struct bytes *room_due(struct room *room);
 void rooms_send_due(void);
+/* By io_uring from here on. */
+void rooms_use_ring(void);
 
 /* sha1.c */
 enum { SHA1_BYTES = 20, SHA1_MOST_BYTES = 119 };

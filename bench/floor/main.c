@@ -51,6 +51,7 @@ static void accept_all(int listener) {
 int main(void) {
   const char *port = getenv("PORT");
   allow_many_files();
+  if (getenv("RING") != NULL) rooms_use_ring();
   epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   int listener = listen_on(port == NULL ? 0 : atoi(port));
   struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};

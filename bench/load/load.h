@@ -34,6 +34,8 @@ struct options {
   double limit_seconds;
   int warmup_connections;
   int warmup_rounds;
+  double early_rate_per_second;
+  double early_seconds;
   double calm_seconds;
   int handshakes_at_once;
   double handshakes_per_second;

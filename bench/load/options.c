@@ -50,6 +50,8 @@ static void read_one(struct options *options, const char *name, const char *valu
   else if (strcmp(name, "--calm-seconds") == 0) options->calm_seconds = atof(value);
   else if (strcmp(name, "--warmup-rounds") == 0) options->warmup_rounds = atoi(value);
   else if (strcmp(name, "--warmup-connections") == 0) options->warmup_connections = atoi(value);
+  else if (strcmp(name, "--early-rate") == 0) options->early_rate_per_second = atof(value);
+  else if (strcmp(name, "--early-seconds") == 0) options->early_seconds = atof(value);
   else if (strcmp(name, "--handshakes-at-once") == 0) options->handshakes_at_once = atoi(value);
   else if (strcmp(name, "--handshakes-per-second") == 0) options->handshakes_per_second = atof(value);
   else if (strcmp(name, "--sample-every") == 0) options->sample_every = atoi(value);

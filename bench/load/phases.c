@@ -136,14 +136,43 @@ static void open_all(struct load *load, int count, bool members_only) {
   if (load->under_way > 0) went_wrong(load, "handshakes", "not all are done in time", 24);
 }
 
-/* Handshakes that nobody counts, so that the server has compiled what it needs. */
+/* What is under way comes, or is late. */
+static void drain(struct load *load, uint64_t expected) {
+  int64_t end = now_ns() + DRAIN_NS;
+  while (load->delivered < expected && now_ns() < end && load->ready > 0) turn(load, TICK_MS);
+}
+
+/* One of the first publishes for all of them, so that what a message takes is compiled before the others are there. */
+static void publish_early(struct load *load, int count) {
+  const struct options *options = &load->options;
+  struct connection *first = &load->connections[0];
+  struct connection **publishers = load->publishers;
+  int publisher_count = load->publisher_count;
+  if (options->early_seconds <= 0 || first->state != READY) return;
+  load->publishers = &first;
+  load->publisher_count = 1;
+  next_publisher = 0;
+  load->is_publishing = true;
+  publish_at(load, options->early_rate_per_second);
+  run_until(load, now_ns() + (int64_t)(options->early_seconds * NS));
+  load->is_publishing = false;
+  drain(load, load->sent * (uint64_t)(count / options->rooms));
+  load->publishers = publishers;
+  load->publisher_count = publisher_count;
+  load->sent = 0;
+  load->delivered = 0;
+}
+
+/* Handshakes and messages that nobody counts, so that the server has compiled what it needs. */
 static void warm_up(struct load *load) {
-  int count = load->options.warmup_connections;
-  for (int round = 0; round < load->options.warmup_rounds; round += 1) {
-    open_all(load, count < load->options.connections ? count : load->options.connections, false);
-    for (int index = 0; index < load->options.connections; index += 1) connection_end(load, &load->connections[index]);
+  const struct options *options = &load->options;
+  int count = options->warmup_connections < options->connections ? options->warmup_connections : options->connections;
+  for (int round = 0; round < options->warmup_rounds; round += 1) {
+    open_all(load, count, false);
+    publish_early(load, count);
+    for (int index = 0; index < options->connections; index += 1) connection_end(load, &load->connections[index]);
   }
-  usleep((useconds_t)(load->options.calm_seconds * 1e6));
+  usleep((useconds_t)(options->calm_seconds * 1e6));
 }
 
 static void measure_load(struct load *load) {
@@ -169,8 +198,7 @@ static void measure_load(struct load *load) {
   load->counts_latency = false;
   load->is_publishing = false;
   uint64_t expected = load->sent * (uint64_t)(options->connections / options->rooms);
-  int64_t drained = now_ns() + DRAIN_NS;
-  while (load->delivered < expected && now_ns() < drained && load->ready > 0) turn(load, TICK_MS);
+  drain(load, expected);
   print_span("measured", &from, &to);
   printf("\"missing\":%lld,", (long long)expected - (long long)load->delivered);
 }

@@ -3,13 +3,23 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#ifdef __linux__
+#if defined(__linux__) && __has_include(<linux/io_uring.h>)
 #include <linux/io_uring.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+/* Headers may be older than the kernel: these are of Linux 6.0 and 6.1. */
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+#ifndef IORING_SETUP_DEFER_TASKRUN
+#define IORING_SETUP_DEFER_TASKRUN (1U << 13)
+#endif
+
+enum { SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
 
 struct ring {
   int fd;
@@ -37,9 +47,10 @@ static void *map(int fd, size_t bytes, off_t what) {
   return memory == MAP_FAILED ? NULL : memory;
 }
 
-/* Both queues lie in one piece since Linux 5.4; sends came with 5.6. */
+/* Both queues lie in one piece since Linux 5.4; sends came with 5.6, together with the other feature. */
 static int map_all(struct ring *ring, const struct io_uring_params *params) {
-  if ((params->features & IORING_FEAT_SINGLE_MMAP) == 0) {
+  const unsigned needed = IORING_FEAT_SINGLE_MMAP | IORING_FEAT_RW_CUR_POS;
+  if ((params->features & needed) != needed) {
     errno = ENOSYS;
     return -1;
   }
@@ -107,7 +118,7 @@ void ring_send(struct ring *ring, const struct sending *sendings, size_t count, 
     entry->addr = (uintptr_t)sendings[index].start;
     entry->len = (unsigned)sendings[index].length;
     /* Without MSG_DONTWAIT a socket that is full would be waited for, and the memory with it. */
-    entry->msg_flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    entry->msg_flags = SEND_FLAGS;
     entry->user_data = index;
     taken[index] = -EAGAIN;
   }
@@ -121,8 +132,13 @@ void ring_send(struct ring *ring, const struct sending *sendings, size_t count, 
     done += take_done(ring, taken);
     if (answer < 0 && why != EINTR) break;
   }
-  /* Those that it never came to are as if their sockets were full. */
-  __atomic_store_n(ring->tail, __atomic_load_n(ring->head, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+  unsigned head = __atomic_load_n(ring->head, __ATOMIC_ACQUIRE);
+  /* It refuses to come to the rest. */
+  for (size_t index = count - (*ring->tail - head); index < count; index += 1) {
+    ssize_t result = send(sendings[index].fd, sendings[index].start, sendings[index].length, SEND_FLAGS);
+    taken[index] = result < 0 ? -errno : (int32_t)result;
+  }
+  __atomic_store_n(ring->tail, head, __ATOMIC_RELEASE);
 }
 
 #else

@@ -3,7 +3,7 @@ import { CLOSE } from '../protocol/close-codes.js';
 import type { ServerEvent } from '../protocol/messages.js';
 import type { Channel } from './channel.js';
 import type { Frames } from './frame.js';
-import { frameServerEvent, frameText } from './frame.js';
+import { frameServerEvent, frameText, pongFrame } from './frame.js';
 import type { Identity } from './identity.js';
 import type { OutboxOwner } from './outbox.js';
 import { Outbox } from './outbox.js';
@@ -12,6 +12,9 @@ import { Rooms } from './rooms.js';
 import type { TokenBucket } from './token-bucket.js';
 import type { Transport } from './transport.js';
 import type { Turn } from './turn.js';
+
+/** Protocol pings that are answered within one turn of the event loop; more are a flood. */
+const MAX_PINGS = 60;
 
 /** Messages of one connection that may be under way before it is no longer read. */
 const MAX_UNDER_WAY = 1_000;
@@ -45,6 +48,9 @@ export class Connection implements OutboxOwner {
   inbox: string[] | null = null;
   /** The last message that waits for somebody to be asked; later ones are handled after it. */
   verdicts: Promise<void> | null = null;
+  /** Protocol pings of the turn with this number. */
+  private pings = 0;
+  private pingsTurn = -1;
   private underWay = 0;
   private paused = false;
   /** By channel: the joins and leaves that later messages for it have to wait for. */
@@ -58,7 +64,7 @@ export class Connection implements OutboxOwner {
     /** Whether frames are broadcast as plain text: never, when they are no message, or always. */
     readonly plainText: 'never' | 'otherwise' | 'always',
     private readonly transport: Transport,
-    turn: Turn,
+    private readonly turn: Turn,
     limits: ConnectionLimits,
     nowMs: number,
   ) {
@@ -93,6 +99,18 @@ export class Connection implements OutboxOwner {
 
   push(frames: Frames): void {
     this.outbox.push(frames);
+  }
+
+  /** Answers a protocol ping; many at once close the connection. */
+  pong(data: Buffer): void {
+    if (this.isGone) return;
+    if (this.pingsTurn !== this.turn.number) {
+      this.pingsTurn = this.turn.number;
+      this.pings = 0;
+    }
+    this.pings += 1;
+    if (this.pings > MAX_PINGS) this.close(CLOSE.rateLimited);
+    else this.outbox.push(pongFrame(data));
   }
 
   /** While an in-order message is under way: keeps frames that have been counted already. Answers whether one is. */

@@ -9,6 +9,9 @@ export interface Batch {
   release(): void;
 }
 
+/** So many have numbers of their own. */
+const TURNS = 2 ** 30;
+
 /**
  * Ends every turn of the event loop: channels hand on what they collected, joined into one piece for all members, then
  * every outbox that was pushed to is written, once. Several events of a turn cost one join for each channel and one write
@@ -18,8 +21,10 @@ export class Turn {
   private channels: Collector[] = [];
   private outboxes: Collector[] = [];
   private scheduled = false;
+  private count = 0;
   private readonly end = (): void => {
     this.scheduled = false;
+    this.count = (this.count + 1) % TURNS;
     this.settle();
     const outboxes = this.outboxes;
     this.outboxes = [];
@@ -32,6 +37,11 @@ export class Turn {
   };
 
   constructor(private readonly batch: Batch | null = null) {}
+
+  /** The number of this turn, among those of the last while. */
+  get number(): number {
+    return this.count;
+  }
 
   addChannel(channel: Collector): void {
     this.channels.push(channel);

@@ -10,7 +10,6 @@ import { WebSocketServer } from 'ws';
 import { Settings } from '../config/settings.js';
 import { monotonicMs } from '../core/clock.js';
 import { Connection } from '../core/connection.js';
-import { pongFrame } from '../core/frame.js';
 import { Telemetry } from '../core/telemetry.js';
 import { TokenBucket } from '../core/token-bucket.js';
 import { Turn } from '../core/turn.js';
@@ -260,7 +259,7 @@ export class GatewayAdapter extends WsAdapter implements SocketListener {
 
   onPing(connection: Connection, data: Buffer): void {
     connection.lastSeenMs = monotonicMs();
-    connection.push(pongFrame(data));
+    connection.pong(data);
   }
 
   onPong(connection: Connection): void {

@@ -56,8 +56,12 @@ export class NativeWrites extends SocketWrites {
   }
 
   override write(writer: SocketWriter, { _handle: handle }: TcpSocket, bytes: Buffer): void {
-    // A second write must see what became of the first.
-    if (writer.batch === this.batch) this.flush();
+    if (writer.batch === this.batch && this.count > 0) {
+      // What becomes of the first write says which way the second goes.
+      this.flush();
+      writer.write(bytes);
+      return;
+    }
     if (writer.fd < 0) writer.fd = handle?.fd ?? -1;
     writer.batch = this.batch;
     if (bytes !== this.last) {

@@ -4,6 +4,7 @@ import type { Client, Message } from '../support/client.js';
 import { serve } from '../support/gateway.js';
 import { metric, status } from '../support/http.js';
 import { fresh } from '../support/names.js';
+import { eventually } from '../support/eventually.js';
 import { dial, encode, opcode, readToEnd, upgradeRequest, type FrameOptions } from '../support/raw-socket.js';
 
 const gateway = serve({ RATE_LIMIT_PER_SECOND: '0' });
@@ -333,6 +334,26 @@ describe('a frame', () => {
     const client = await gateway().connect();
     client.send(padded(limit));
     expect(await client.next('pong')).toMatchObject({ event: 'pong' });
+  });
+
+  it('that are 60 protocol pings at once are answered, one more is a flood', async () => {
+    const raw = await gateway().raw();
+    await raw.nextEvent('connected');
+    const pings = (count: number): Buffer =>
+      Buffer.concat(
+        Array.from({ length: count }, (_, index) => encode({ opcode: opcode.ping, payload: `${index}` })),
+      );
+    const pongs = () =>
+      raw.frames.filter((frame) => frame.opcode === opcode.pong).map(({ payload }) => String(payload));
+    const all = Array.from({ length: 60 }, (_, index) => `${index}`);
+    raw.write(pings(60));
+    await eventually(() => expect(pongs()).toEqual(all));
+    raw.write(pings(60));
+    await eventually(() => expect(pongs()).toEqual([...all, ...all]));
+    raw.write(pings(5_000));
+    expect(await raw.closed).toEqual({ code: 4029, reason: 'rate limit' });
+    expect(pongs().length).toBe(180);
+    raw.destroy();
   });
 
   it.each([

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import type { AddressInfo, Socket } from 'node:net';
 import { connect, createServer } from 'node:net';
@@ -48,6 +49,8 @@ async function pair() {
   const read = (): void => void far.on('data', (chunk: Buffer) => chunks.push(chunk));
   return { near, far, read, received: () => Buffer.concat(chunks) };
 }
+
+const descriptorOf = (socket: Socket): number => (isTcpSocket(socket) ? (socket._handle?.fd ?? -1) : -1);
 
 const piece = (label: number): Buffer => Buffer.alloc(60_000, `${label} `);
 
@@ -108,6 +111,15 @@ describe('the proof', () => {
       if (bytes.toString() !== 'to both ') this.way.write(writer, socket, bytes);
     }
   }
+
+  it('sees that nothing goes that way', async () => {
+    class Idle extends SocketWrites {
+      override write(...[writer, , bytes]: Parameters<SocketWrites['write']>): void {
+        writer.onLeft(bytes);
+      }
+    }
+    await expect(prove(new Idle())).rejects.toThrow('the kernel takes nothing');
+  });
 
   it('sees that something does not arrive', async () => {
     await expect(prove(new Lossy(DirectWrites.open()))).rejects.toThrow('did not arrive');
@@ -177,6 +189,42 @@ describe.each(WAYS)('a socket that is written to by SOCKET_WRITES=%s', (way) => 
     });
     writer.write(piece(2));
     await eventually(() => expect(writer.queuedBytes).toBe(0));
+  });
+
+  it('keeps the order where the kernel takes a part of what was first in the batch', async () => {
+    const { near, read, received } = await pair();
+    const writes = writesOf(way);
+    const writer = new SocketWriter(near, writes);
+    const large = Buffer.alloc(30_000_000, 'large ');
+    writer.write(Buffer.from('first '));
+    writes?.hold();
+    writer.write(large);
+    writer.write(Buffer.from('second '));
+    read();
+    await eventually(() => expect(received().length).toBeGreaterThan(1_000_000));
+    writer.write(Buffer.from('third '));
+    writes?.release();
+    const whole = Buffer.concat([Buffer.from('first '), large, Buffer.from('second third ')]);
+    await eventually(() => expect(received().length).toBe(whole.length));
+    expect(received().equals(whole)).toBe(true);
+  });
+
+  it('is nobody else, whose descriptor is the one it had', async () => {
+    const { near } = await pair();
+    const writer = new SocketWriter(near, writesOf(way));
+    writer.write(Buffer.from('own'));
+    writer.write(Buffer.from('own'));
+    const had = descriptorOf(near);
+    near.destroy();
+    await pause(10);
+    const heirs = await Promise.all(Array.from({ length: 20 }, () => pair()));
+    const heir = heirs.find((one) => descriptorOf(one.near) === had || descriptorOf(one.far) === had);
+    if (heir === undefined) throw new Error('nobody has got the descriptor');
+    writer.write(Buffer.from('not yours'));
+    const ends = [heir.near, heir.far];
+    const came = Promise.race(ends.map((end) => once(end, 'data')));
+    for (const end of ends) end.end('mine');
+    expect(String(await came)).toBe('mine');
   });
 
   it('is let go with the first bytes, if it was corked', async () => {

@@ -3,13 +3,19 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#if defined(__linux__) && __has_include(<linux/io_uring.h>)
-#include <linux/io_uring.h>
+#ifdef __linux__
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#if __has_include(<linux/io_uring.h>)
+#include <linux/io_uring.h>
+#endif
+#endif
+
+/* Headers of Linux 5.6, where sends came, or newer. */
+#if defined(IORING_FEAT_RW_CUR_POS) && defined(SYS_io_uring_enter)
 
 /* Headers may be older than the kernel: these are of Linux 6.0 and 6.1. */
 #ifndef IORING_SETUP_SINGLE_ISSUER
@@ -75,6 +81,10 @@ static int map_all(struct ring *ring, const struct io_uring_params *params) {
   return 0;
 }
 
+static long enter(const struct ring *ring, unsigned submitted, unsigned awaited) {
+  return syscall(SYS_io_uring_enter, ring->fd, submitted, awaited, IORING_ENTER_GETEVENTS, NULL, 0);
+}
+
 struct ring *ring_open(void) {
   struct ring *ring = calloc(1, sizeof *ring);
   if (ring == NULL) return NULL;
@@ -82,7 +92,8 @@ struct ring *ring_open(void) {
   ring->fd = setup(&params, IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
   /* Known since Linux 6.1. */
   if (ring->fd < 0 && errno == EINVAL) ring->fd = setup(&params, 0);
-  if (ring->fd >= 0 && map_all(ring, &params) == 0) return ring;
+  /* Some seccomp profiles allow to set one up, and not to use it. */
+  if (ring->fd >= 0 && map_all(ring, &params) == 0 && enter(ring, 0, 0) >= 0) return ring;
   int why = errno;
   ring_close(ring);
   errno = why;
@@ -127,7 +138,7 @@ void ring_send(struct ring *ring, const struct sending *sendings, size_t count, 
   while (done < count) {
     /* What it has not come to yet, it takes at the next call. */
     unsigned left = *ring->tail - __atomic_load_n(ring->head, __ATOMIC_ACQUIRE);
-    long answer = syscall(SYS_io_uring_enter, ring->fd, left, (unsigned)(count - done), IORING_ENTER_GETEVENTS, NULL, 0);
+    long answer = enter(ring, left, (unsigned)(count - done));
     int why = errno;
     done += take_done(ring, taken);
     if (answer < 0 && why != EINTR) break;

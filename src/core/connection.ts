@@ -14,7 +14,7 @@ import type { Transport } from './transport.js';
 import type { Turn } from './turn.js';
 
 /** Protocol pings that are answered within one turn of the event loop; more are a flood. */
-const MAX_PINGS = 60;
+const MAX_PINGS = 1_000;
 
 /** Messages of one connection that may be under way before it is no longer read. */
 const MAX_UNDER_WAY = 1_000;

@@ -336,7 +336,7 @@ describe('a frame', () => {
     expect(await client.next('pong')).toMatchObject({ event: 'pong' });
   });
 
-  it('that are 60 protocol pings at once are answered, one more is a flood', async () => {
+  it('that are 1,000 protocol pings at once are answered, many more are a flood', async () => {
     const raw = await gateway().raw();
     await raw.nextEvent('connected');
     const pings = (count: number): Buffer =>
@@ -344,15 +344,14 @@ describe('a frame', () => {
         Array.from({ length: count }, (_, index) => encode({ opcode: opcode.ping, payload: `${index}` })),
       );
     const pongs = () =>
-      raw.frames.filter((frame) => frame.opcode === opcode.pong).map(({ payload }) => String(payload));
-    const all = Array.from({ length: 60 }, (_, index) => `${index}`);
-    raw.write(pings(60));
+      raw.frames.filter((frame) => frame.opcode === opcode.pong).map((frame) => String(frame.payload));
+    const all = Array.from({ length: 1_000 }, (_, index) => `${index}`);
+    raw.write(pings(1_000));
     await eventually(() => expect(pongs()).toEqual(all));
-    raw.write(pings(60));
+    raw.write(pings(1_000));
     await eventually(() => expect(pongs()).toEqual([...all, ...all]));
-    raw.write(pings(5_000));
+    raw.write(pings(100_000));
     expect(await raw.closed).toEqual({ code: 4029, reason: 'rate limit' });
-    expect(pongs().length).toBe(180);
     raw.destroy();
   });
 

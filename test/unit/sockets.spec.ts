@@ -223,7 +223,7 @@ describe.each(WAYS)('a socket that is written to by SOCKET_WRITES=%s', (way) => 
     writer.write(Buffer.from('not yours'));
     const ends = [heir.near, heir.far];
     const came = Promise.race(ends.map((end) => once(end, 'data')));
-    for (const end of ends) end.end('mine');
+    for (const end of ends) end.resume().end('mine');
     expect(String(await came)).toBe('mine');
   });
 

@@ -250,9 +250,9 @@ describe.each(WAYS)('a socket that is written to by SOCKET_WRITES=%s', (way) => 
     writes?.hold();
     for (const [index, writer] of writers.entries())
       writer.write(index % 10 === 0 ? Buffer.from(`own ${index} `) : shared);
-    // The second of one batch, and pieces too large to be joined.
-    writers[3]?.write(Buffer.from('second '));
+    // Pieces too large to be joined, and the second of one batch.
     writers[4]?.writeAll([piece(4), piece(5)]);
+    writers[3]?.write(Buffer.from('second '));
     writes?.release();
     const expected = (index: number): Buffer =>
       Buffer.concat([

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { SocketWrites } from './socket-writes.js';
@@ -110,6 +111,8 @@ export class NativeWrites extends SocketWrites {
 }
 
 function load(): Addon {
+  if (!existsSync(ADDON))
+    throw new Error('native/ is not built, for which `npm run build` needs a C compiler');
   const addon: unknown = createRequire(import.meta.url)(ADDON);
   if (!isAddon(addon)) throw new Error(`${ADDON} is another one`);
   return addon;

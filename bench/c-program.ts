@@ -8,7 +8,14 @@ const built = fileURLToPath(new URL('build/', import.meta.url));
 /** The programs in C: each has a folder of its name, and may share files of another. */
 const SHARED = {
   load: [],
-  floor: ['load/bytes.c', 'load/bytes.h', '../native/ring.c', '../native/ring.h'],
+  floor: [
+    'load/bytes.c',
+    'load/bytes.h',
+    '../native/ring.c',
+    '../native/ring.h',
+    '../native/sending.c',
+    '../native/sending.h',
+  ],
 } as const satisfies Readonly<Record<string, readonly string[]>>;
 
 export type CProgram = keyof typeof SHARED;

@@ -6,7 +6,6 @@
 #ifdef __linux__
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #if __has_include(<linux/io_uring.h>)
@@ -24,8 +23,6 @@
 #ifndef IORING_SETUP_DEFER_TASKRUN
 #define IORING_SETUP_DEFER_TASKRUN (1U << 13)
 #endif
-
-enum { SEND_FLAGS = MSG_NOSIGNAL | MSG_DONTWAIT };
 
 struct ring {
   int fd;
@@ -128,7 +125,6 @@ void ring_send(struct ring *ring, const struct sending *sendings, size_t count, 
     entry->fd = sendings[index].fd;
     entry->addr = (uintptr_t)sendings[index].start;
     entry->len = (unsigned)sendings[index].length;
-    /* Without MSG_DONTWAIT a socket that is full would be waited for, and the memory with it. */
     entry->msg_flags = SEND_FLAGS;
     entry->user_data = index;
     taken[index] = -EAGAIN;
@@ -145,10 +141,8 @@ void ring_send(struct ring *ring, const struct sending *sendings, size_t count, 
   }
   unsigned head = __atomic_load_n(ring->head, __ATOMIC_ACQUIRE);
   /* It refuses to come to the rest. */
-  for (size_t index = count - (*ring->tail - head); index < count; index += 1) {
-    ssize_t result = send(sendings[index].fd, sendings[index].start, sendings[index].length, SEND_FLAGS);
-    taken[index] = result < 0 ? -errno : (int32_t)result;
-  }
+  size_t consumed = count - (*ring->tail - head);
+  send_each(sendings + consumed, count - consumed, taken + consumed);
   __atomic_store_n(ring->tail, head, __ATOMIC_RELEASE);
 }
 

@@ -7,11 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-
-#ifndef MSG_NOSIGNAL /* macOS, where Node ignores the signal */
-#define MSG_NOSIGNAL 0
-#endif
 
 /* An Int32Array of the caller's, of BATCH elements; the reference keeps its memory where it is. */
 struct numbers {
@@ -30,14 +25,6 @@ struct writes {
 static napi_value refuse(napi_env env, const char *why) {
   napi_throw_error(env, NULL, why);
   return NULL;
-}
-
-static void send_each(const struct sending *sendings, size_t count, int32_t *taken) {
-  for (size_t index = 0; index < count; index += 1) {
-    const struct sending *sending = &sendings[index];
-    ssize_t result = send(sending->fd, sending->start, sending->length, MSG_NOSIGNAL | MSG_DONTWAIT);
-    taken[index] = result < 0 ? -errno : (int32_t)result;
-  }
 }
 
 /* (count, pieces) => how many were not taken whole */

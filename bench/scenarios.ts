@@ -1,4 +1,4 @@
-import { PUBLIC_PATH, type Server } from './servers.js';
+import type { Server } from './servers.js';
 import type { FigureName } from './figures.js';
 import type { LoadOptions } from './load-program.js';
 
@@ -33,10 +33,7 @@ export interface Scenario {
   points(size: Size): readonly Point[];
 }
 
-/** One twin differs in its handshakes alone, another in its way to the sockets. */
-const isNoTwin = ({ name }: Server): boolean => name !== 'socketio-jwt' && name !== PUBLIC_PATH;
-const spansInstances = (server: Server): boolean => isNoTwin(server) && server.hasBus;
-const hasFanOut = ({ name }: Server): boolean => name !== 'socketio-jwt';
+const spansInstances = ({ hasBus }: Server): boolean => hasBus;
 /** A p99 of less is that of one or two messages. */
 const LATENCY_SECONDS = 15;
 /**
@@ -64,7 +61,6 @@ const sketches: readonly Sketch[] = [
     name: 'A',
     title: 'One room of 1,000, a fixed 50 messages a second',
     figures: ['cpuUsPerDelivery', 'redisCpuUsPerDelivery', 'p50Ms', 'p99Ms', 'loadCpuPercent'],
-    suits: hasFanOut,
     points: (size) => [
       {
         name: 'A',
@@ -77,7 +73,6 @@ const sketches: readonly Sketch[] = [
     name: 'A-max',
     title: 'One room of 1,000, closed loop of 64 messages',
     figures: ['deliveriesPerSecond', 'cpuUsPerDelivery', 'loadCpuPercent'],
-    suits: hasFanOut,
     points: (size) => [
       { name: 'A-max', instances: 1, load: closed(size, { connections: 1000, rooms: 1 }, 64, 50) },
     ],
@@ -137,7 +132,6 @@ const sketches: readonly Sketch[] = [
     name: 'F',
     title: 'Handshakes, 64 at a time: connect and join one room',
     figures: ['connectsPerSecond', 'cpuUsPerConnect', 'loadCpuPercent'],
-    suits: ({ name }) => name !== PUBLIC_PATH,
     points: (size) => {
       const connections = size.isQuick ? 2_000 : 10_000;
       return [
@@ -242,7 +236,7 @@ export const scenarios: readonly Scenario[] = sketches.map((sketch) => ({
   ...sketch,
   charts: sketch.charts ?? sketch.figures.slice(0, 1),
   isLong: sketch.isLong ?? false,
-  suits: sketch.suits ?? isNoTwin,
+  suits: (server) => server.scenarios?.includes(sketch.name) !== false && sketch.suits?.(server) !== false,
 }));
 
 function latencyTimes(size: Size): LoadOptions {

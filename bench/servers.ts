@@ -20,13 +20,15 @@ export interface Server {
   readonly hasBus: boolean;
   /** Left out of `--quick` unless it is asked for. */
   readonly isExtra: boolean;
+  /** The scenarios that it is there for; all where none is named. */
+  readonly scenarios?: readonly string[];
   /** Installs or compiles what is not there yet. */
   prepare(): void;
   command(node: string): Command;
 }
 
 export const METRICS_KEY = 'a-key-of-the-benchmark';
-const EXTRA: readonly string[] = ['socketio-streams', 'nest', 'fanfare-stream'];
+const EXTRA: readonly string[] = ['socketio-streams', 'nest'];
 const SOCKETIO_PATH = '/socket.io/?EIO=4&transport=websocket';
 const root = fileURLToPath(new URL('../', import.meta.url));
 const peers = fileURLToPath(new URL('peers/', import.meta.url));
@@ -46,6 +48,10 @@ const FANFARE = {
 
 /** The variant that keeps to public APIs on its way to the sockets; measured where that is the question. */
 export const PUBLIC_PATH = 'fanfare-stream';
+/** Variants whose events wait for each other, each on its way to the sockets. */
+export const DELAYED = 'fanfare-delay';
+export const DELAYED_PUBLIC_PATH = 'fanfare-stream-delay';
+const DELAY_MS = '50';
 
 /** As `npm start` and the image start it. */
 const YOUNG_GENERATION = ['--min-semi-space-size=16', '--max-semi-space-size=16'];
@@ -56,6 +62,7 @@ const VARIANTS: readonly {
   title: string;
   isDurable: boolean;
   environment: Readonly<Record<string, string>>;
+  scenarios?: readonly string[];
 }[] = [
   {
     name: 'fanfare-ephemeral',
@@ -69,10 +76,25 @@ const VARIANTS: readonly {
     title: 'Fanfare, ephemeral, SOCKET_WRITES=stream',
     isDurable: false,
     environment: { EPHEMERAL_CHANNELS: '*', SOCKET_WRITES: 'stream' },
+    scenarios: ['A', 'A-max'],
+  },
+  {
+    name: DELAYED,
+    title: `Fanfare, ephemeral, DELIVERY_DELAY_MS=${DELAY_MS}`,
+    isDurable: false,
+    environment: { EPHEMERAL_CHANNELS: '*', DELIVERY_DELAY_MS: DELAY_MS },
+    scenarios: ['A'],
+  },
+  {
+    name: DELAYED_PUBLIC_PATH,
+    title: `Fanfare, ephemeral, SOCKET_WRITES=stream, DELIVERY_DELAY_MS=${DELAY_MS}`,
+    isDurable: false,
+    environment: { EPHEMERAL_CHANNELS: '*', SOCKET_WRITES: 'stream', DELIVERY_DELAY_MS: DELAY_MS },
+    scenarios: ['A'],
   },
 ];
 
-const fanfare: readonly Server[] = VARIANTS.map(({ name, title, isDurable, environment }) => ({
+const fanfare: readonly Server[] = VARIANTS.map(({ name, title, isDurable, environment, scenarios }) => ({
   name,
   title,
   dialect: 'fanfare',
@@ -81,7 +103,8 @@ const fanfare: readonly Server[] = VARIANTS.map(({ name, title, isDurable, envir
   isDurable,
   hasTokens: true,
   hasBus: true,
-  isExtra: EXTRA.includes(name),
+  isExtra: scenarios !== undefined,
+  scenarios,
   prepare: () => undefined,
   command: (node) => ({
     program: node,
@@ -97,7 +120,10 @@ export const REFERENCE = 'socketio';
 
 const others: readonly Server[] = [
   socketio(REFERENCE, 'Socket.IO, redis-adapter', { ADAPTER: 'redis' }),
-  socketio('socketio-jwt', 'Socket.IO, redis-adapter, JWT', { ADAPTER: 'redis', JWT_SECRET: secret }),
+  {
+    ...socketio('socketio-jwt', 'Socket.IO, redis-adapter, JWT', { ADAPTER: 'redis', JWT_SECRET: secret }),
+    scenarios: ['F'],
+  },
   socketio('socketio-streams', 'Socket.IO, redis-streams-adapter', { ADAPTER: 'streams' }),
   peer('nest', 'Nest WsAdapter, ValidationPipe', 'nest', '/', 'nest.js'),
   peer('ws', 'ws and ioredis, plain loop', 'plain', '/', 'ws.js'),

@@ -1,6 +1,6 @@
 import { median, type FigureName } from './figures.js';
 import type { Measurement } from './measurement.js';
-import { FLOOR, PUBLIC_PATH, REFERENCE, RING_FLOOR } from './servers.js';
+import { DELAYED, DELAYED_PUBLIC_PATH, FLOOR, PUBLIC_PATH, REFERENCE, RING_FLOOR } from './servers.js';
 
 /** What a variant of Fanfare wants to be: a multiple of the figure of others (of the best of them), or a plain figure. */
 export interface Target {
@@ -17,10 +17,17 @@ export interface Target {
 const NODE_PEERS = ['socketio', 'socketio-streams', 'nest', 'ws'];
 const ephemeral = 'fanfare-ephemeral';
 const durable = 'fanfare-durable';
+const FLOORS: ReadonlyMap<string, string> = new Map([
+  [PUBLIC_PATH, FLOOR],
+  [ephemeral, RING_FLOOR],
+  [durable, RING_FLOOR],
+]);
 
 export const TARGETS: readonly Target[] = [
   least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', PUBLIC_PATH, [REFERENCE], 0.45),
   least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', ephemeral, [REFERENCE], 0.36),
+  least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', DELAYED_PUBLIC_PATH, [REFERENCE], 0.45),
+  least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', DELAYED, [REFERENCE], 0.36),
   least('A', 'cpuUsPerDelivery', 'A: CPU per delivery', durable, [ephemeral], 1.15),
   most('A-max', 'deliveriesPerSecond', 'A-max: deliveries/s', PUBLIC_PATH, [REFERENCE], 8),
   most('A-max', 'deliveriesPerSecond', 'A-max: deliveries/s', ephemeral, ['bun'], 1),
@@ -50,10 +57,14 @@ export function ratioOf(target: Target, measurements: readonly Measurement[]): n
   return own / (target.atLeast === undefined ? Math.min(...others) : Math.max(...others));
 }
 
-/** The ratio of the floor of its way to the sockets: nobody who sends each message as it comes gets below. NaN but for CPU per delivery. */
+/**
+ * The ratio of the floor of its way to the sockets: nobody who sends each message as it comes gets below. NaN where messages
+ * wait for each other, and but for CPU per delivery.
+ */
 export function floorOf(target: Target, measurements: readonly Measurement[]): number {
-  const floor = target.variant === PUBLIC_PATH ? FLOOR : RING_FLOOR;
-  return target.figure === 'cpuUsPerDelivery' ? ratioOf({ ...target, variant: floor }, measurements) : NaN;
+  const floor = FLOORS.get(target.variant);
+  if (floor === undefined || target.figure !== 'cpuUsPerDelivery') return NaN;
+  return ratioOf({ ...target, variant: floor }, measurements);
 }
 
 export function isMet({ atLeast = -Infinity, atMost = Infinity }: Target, ratio: number): boolean {

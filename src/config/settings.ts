@@ -152,6 +152,7 @@ export class Settings {
   @Setting(flag, true, false) @IsBoolean() readonly ANNOUNCE_USERS: boolean;
   @Setting(integer, 1_000) @IsInt() readonly ANNOUNCE_MEMBERS_MAX: number;
   @Setting(integer, 5_000) @IsInt() @Max(600_000) readonly PRESENCE_GRACE_MS: number;
+  @Setting(integer, 0) @IsInt() @Max(1_000) readonly DELIVERY_DELAY_MS: number;
   @Setting(flag, false) @IsBoolean() readonly PERMESSAGE_DEFLATE: boolean;
   @Setting(text, 'ring')
   @IsIn(['ring', 'batch', 'direct', 'stream'])

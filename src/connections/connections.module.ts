@@ -1,4 +1,5 @@
 import { Module } from '@nestjs/common';
+import { Settings } from '../config/settings.js';
 import { Turn } from '../core/turn.js';
 import { PresenceModule } from '../presence/presence.module.js';
 import { SocketWrites } from '../sockets/socket-writes.js';
@@ -14,8 +15,9 @@ import { RoomsService } from './rooms.service.js';
   providers: [
     {
       provide: Turn,
-      useFactory: (writes: SocketWrites | null) => new Turn(writes),
-      inject: [SocketWrites],
+      useFactory: (writes: SocketWrites | null, settings: Settings) =>
+        new Turn(writes, settings.DELIVERY_DELAY_MS),
+      inject: [SocketWrites, Settings],
     },
     ConnectionsService,
     RoomsService,

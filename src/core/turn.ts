@@ -15,17 +15,23 @@ const TURNS = 2 ** 30;
 /**
  * Ends every turn of the event loop: channels hand on what they collected, joined into one piece for all members, then
  * every outbox that was pushed to is written, once. Several events of a turn cost one join for each channel and one write
- * for each socket; that is worth more than anything else on the fan-out path.
+ * for each socket; that is worth more than anything else on the fan-out path. With a delay the channels wait longer, and
+ * what is pushed to an outbox itself does not.
  */
 export class Turn {
   private channels: Collector[] = [];
   private outboxes: Collector[] = [];
   private scheduled = false;
   private count = 0;
+  private delay: NodeJS.Timeout | null = null;
   private readonly end = (): void => {
-    this.scheduled = false;
+    try {
+      if (this.delayMs === 0) this.settle();
+    } finally {
+      // Not before: what channels hand on is written in this turn.
+      this.scheduled = false;
+    }
     this.count = (this.count + 1) % TURNS;
-    this.settle();
     const outboxes = this.outboxes;
     this.outboxes = [];
     this.batch?.hold();
@@ -36,7 +42,16 @@ export class Turn {
     }
   };
 
-  constructor(private readonly batch: Batch | null = null) {}
+  private readonly endDelay = (): void => {
+    this.delay = null;
+    this.settle();
+  };
+
+  constructor(
+    private readonly batch: Batch | null = null,
+    /** Channels collect for so many milliseconds rather than for one turn. */
+    private readonly delayMs = 0,
+  ) {}
 
   /** The number of this turn, among those of the last while. */
   get number(): number {
@@ -45,7 +60,8 @@ export class Turn {
 
   addChannel(channel: Collector): void {
     this.channels.push(channel);
-    this.schedule();
+    if (this.delayMs === 0) this.schedule();
+    else this.delay ??= setTimeout(this.endDelay, this.delayMs);
   }
 
   addOutbox(outbox: Collector): void {

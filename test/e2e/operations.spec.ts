@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { DiagnosticSeverity, Parser } from '@asyncapi/parser';
 import request from 'supertest';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { closeClients, notice, refused } from '../support/client.js';
+import { closeClients, notice, refused, type Client, type Message } from '../support/client.js';
 import { eventually } from '../support/eventually.js';
 import { GatewayProcess } from '../support/gateway-process.js';
 import { serve } from '../support/gateway.js';
@@ -264,6 +264,54 @@ describe('INTERNAL_PORT', () => {
     for (const hidden of [inHeader, inQuery, bad, secret, 'PRIVATE-CONTENT']) {
       expect(gateway.output).not.toContain(hidden);
     }
+  });
+});
+
+describe('DELIVERY_DELAY_MS', () => {
+  const gateway = serve({ DELIVERY_DELAY_MS: '1000', RATE_LIMIT_PER_SECOND: '0' });
+
+  async function members(room: string, count: number): Promise<Client[]> {
+    const clients = await Promise.all(Array.from({ length: count }, () => gateway().as(fresh('user'))));
+    for (const client of clients) await client.request({ type: 'join_room', room });
+    return clients;
+  }
+
+  const contents = (messages: readonly Message[]): unknown[] => messages.map(({ content }) => content);
+
+  it('lets events wait for each other, in order, and answers at once', async () => {
+    const room = fresh('room');
+    const [writer, reader] = (await members(room, 2)) as [Client, Client];
+    for (let content = 1; content <= 5; content += 1) {
+      const ack = await writer.request({ type: 'room_message', room, content });
+      expect(ack).toMatchObject({ event: 'ack' });
+    }
+    expect(writer.all.filter(({ event }) => event === 'chat')).toEqual([]);
+    expect(contents(await reader.take('chat', 5))).toEqual([1, 2, 3, 4, 5]);
+    expect(contents(await writer.take('chat', 5))).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  it('gives who leaves or comes just what was sent while it was there', async () => {
+    const room = fresh('room');
+    const [writer, leaver] = (await members(room, 2)) as [Client, Client];
+    await writer.request({ type: 'room_message', room, content: 'before' });
+    await leaver.request({ type: 'leave_room', room });
+    const before = leaver.all.map(({ event }) => event);
+    expect(before.indexOf('chat')).toBeLessThan(before.indexOf('left_room'));
+    expect(before).toContain('chat');
+    const [late] = (await members(room, 1)) as [Client];
+    await writer.request({ type: 'room_message', room, content: 'after' });
+    expect(await late.next('chat')).toMatchObject({ content: 'after' });
+    expect(contents(await writer.take('chat', 2))).toEqual(['before', 'after']);
+    expect(leaver.all.filter(({ event }) => event === 'chat')).toHaveLength(1);
+  });
+
+  it('does not hold back what goes out before a close', async () => {
+    const room = fresh('room');
+    const [writer, closed] = (await members(room, 2)) as [Client, Client];
+    await writer.request({ type: 'room_message', room, content: 'last' });
+    closed.send('x'.repeat(70_000));
+    expect((await closed.closed).code).toBe(1009);
+    expect(contents(closed.all.filter(({ event }) => event === 'chat'))).toEqual(['last']);
   });
 });
 

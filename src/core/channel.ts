@@ -44,6 +44,8 @@ export class Channel {
   /** What this turn has brought so far for all members. */
   private collected: Frame[] | null = null;
   private collectedBytes = 0;
+  /** Who is left out of some of it, and of which, by their places. */
+  private leftOut: Map<Connection, Set<number>> | null = null;
 
   constructor(
     readonly name: string,
@@ -57,37 +59,48 @@ export class Channel {
     this.members.add(connection);
   }
 
-  /** For all members, at the end of the turn, as one piece with whatever else the turn brings. */
-  push(frame: Frame): void {
-    this.collectedBytes += frame.bytes.length;
+  /**
+   * For all members but those who are left out, at the end of the turn, as one piece with whatever else the turn brings.
+   * Answers how many get it.
+   */
+  push(frame: Frame, exclude = ''): number {
     if (this.collected === null) {
-      this.collected = [frame];
+      this.collected = [];
       this.turn.addChannel(this);
-      return;
     }
+    const leftOut = exclude === '' ? 0 : this.leaveOut(exclude, this.collected.length);
     this.collected.push(frame);
+    this.collectedBytes += frame.bytes.length;
     if (this.collectedBytes > MAX_COLLECTED_BYTES) this.flush();
+    return this.members.size - leftOut;
   }
 
-  /** For the members that `wants` says, in order with what is for all. */
-  pushTo(frame: Frame, wants: (member: Connection) => boolean): number {
-    this.flush();
-    let pushed = 0;
+  private leaveOut(exclude: string, place: number): number {
+    let count = 0;
     this.members.forEach((member) => {
-      if (!wants(member)) return;
-      member.push(frame);
-      pushed += 1;
+      if (!member.isExcluded(exclude)) return;
+      count += 1;
+      const leftOut = (this.leftOut ??= new Map<Connection, Set<number>>());
+      const places = leftOut.get(member);
+      if (places === undefined) leftOut.set(member, new Set([place]));
+      else places.add(place);
     });
-    return pushed;
+    return count;
   }
 
   /** Hands the members what was collected. */
   flush(): void {
-    if (this.collected === null) return;
-    const frames = joinFrames(this.collected);
+    const { collected, leftOut } = this;
+    if (collected === null) return;
     this.collected = null;
+    this.leftOut = null;
     this.collectedBytes = 0;
-    this.members.forEach((member) => member.push(frames));
+    const frames = joinFrames(collected);
+    this.members.forEach((member) => {
+      const places = leftOut?.get(member);
+      if (places === undefined) member.push(frames);
+      else for (const [place, frame] of collected.entries()) if (!places.has(place)) member.push(frame);
+    });
   }
 
   get isWaiting(): boolean {

@@ -226,9 +226,11 @@ export class Connection implements OutboxOwner {
 
   /** Whether an event that is not for `connection:<id>` or `user:<id>` is not for this one. */
   isExcluded(exclude: string): boolean {
-    if (exclude === '') return false;
-    return exclude.startsWith('connection:')
-      ? exclude.slice(11) === this.id
-      : exclude.startsWith('user:') && exclude.slice(5) === this.userId;
+    return names(exclude, 'connection:', this.id) || names(exclude, 'user:', this.userId);
   }
+}
+
+/** Asked for every member of a channel, so without making a text. */
+function names(exclude: string, kind: string, id: string): boolean {
+  return exclude.length === kind.length + id.length && exclude.startsWith(kind) && exclude.endsWith(id);
 }

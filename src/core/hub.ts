@@ -252,13 +252,7 @@ export class Hub implements BrokerSink {
     channel.keepForTail(event);
     if (event.position === null) this.deliverToLate(channel, event);
     if (channel.members.size === 0) return;
-    const frame = frameEvent(event);
-    if (event.exclude === '') {
-      channel.push(frame);
-      this.telemetry.eventsDelivered(channel.members.size);
-    } else {
-      this.telemetry.eventsDelivered(channel.pushTo(frame, (member) => !member.isExcluded(event.exclude)));
-    }
+    this.telemetry.eventsDelivered(channel.push(frameEvent(event), event.exclude));
   }
 
   /** What is not numbered is in no log: members that catch up get it at once. */

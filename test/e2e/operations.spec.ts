@@ -290,6 +290,21 @@ describe('DELIVERY_DELAY_MS', () => {
     expect(contents(await writer.take('chat', 5))).toEqual([1, 2, 3, 4, 5]);
   });
 
+  it('leaves who sends to everybody out of its own, and of nothing else', async () => {
+    const [alice, bob, carol] = (await members(fresh('room'), 3)) as [Client, Client, Client];
+    for (const [sender, content] of [
+      [alice, 'a'],
+      [bob, 'b'],
+      [alice, 'c'],
+    ] as const) {
+      expect(await sender.request({ type: 'chat', content })).toMatchObject({ event: 'ack' });
+    }
+    expect(carol.all.filter(({ event }) => event === 'chat')).toEqual([]);
+    expect(contents(await carol.take('chat', 3))).toEqual(['a', 'b', 'c']);
+    expect(contents(await bob.take('chat', 2))).toEqual(['a', 'c']);
+    expect(contents(await alice.take('chat', 1))).toEqual(['b']);
+  });
+
   it('gives who leaves or comes just what was sent while it was there', async () => {
     const room = fresh('room');
     const [writer, leaver] = (await members(room, 2)) as [Client, Client];

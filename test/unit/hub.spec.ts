@@ -93,6 +93,34 @@ describe('the hub delivers', () => {
     expect(ids(sender.transport)).toEqual([1, 3]);
   });
 
+  it('what leaves some out as one piece to all others', async () => {
+    const { broker, channel, transport } = await withMember();
+    const senders = ['c-bob', 'c-carol'].map((id) => join(channel, id.slice(2), id));
+    const other = join(channel, 'dave');
+    for (const exclude of ['connection:c-bob', 'connection:c-carol', '', 'connection:c-bob']) {
+      broker.announce(broker.append(ROOM, exclude));
+    }
+    await settled();
+    expect(ids(transport)).toEqual([1, 2, 3, 4]);
+    expect(transport.writes).toHaveLength(1);
+    expect(other.transport.writes[0]).toBe(transport.writes[0]);
+    expect(senders.map((sender) => ids(sender.transport))).toEqual([
+      [2, 3],
+      [1, 3, 4],
+    ]);
+  });
+
+  it('all of the next piece to who was left out of the last', async () => {
+    const { broker, channel } = await withMember();
+    const sender = join(channel, 'bob', 'c-bob');
+    broker.announce(broker.append(ROOM, 'connection:c-bob'));
+    channel.remove(sender.connection);
+    channel.add(sender.connection);
+    broker.announce(broker.append(ROOM));
+    await settled();
+    expect(ids(sender.transport)).toEqual([2]);
+  });
+
   it('a turn that brings much in pieces of some 64 KiB', async () => {
     const { broker, transport } = await withMember();
     for (let count = 0; count < 300; count += 1) {

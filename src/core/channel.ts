@@ -69,10 +69,11 @@ export class Channel {
       this.turn.addChannel(this);
     }
     const leftOut = exclude === '' ? 0 : this.leaveOut(exclude, this.collected.length);
+    const receivers = this.members.size - leftOut;
     this.collected.push(frame);
     this.collectedBytes += frame.bytes.length;
     if (this.collectedBytes > MAX_COLLECTED_BYTES) this.flush();
-    return this.members.size - leftOut;
+    return receivers;
   }
 
   private leaveOut(exclude: string, place: number): number {

@@ -49,7 +49,8 @@ static napi_value send_all(napi_env env, napi_callback_info info) {
       writes->sendings[at] = (struct sending){.fd = writes->fds.start[at], .start = start, .length = length};
   }
   int32_t *taken = writes->taken.start;
-  if (writes->ring == NULL) send_each(writes->sendings, (size_t)count, taken);
+  /* For one socket the ring is a detour. */
+  if (writes->ring == NULL || count == 1) send_each(writes->sendings, (size_t)count, taken);
   else ring_send(writes->ring, writes->sendings, (size_t)count, taken);
   int32_t left = 0;
   for (int32_t index = 0; index < count; index += 1)

@@ -79,8 +79,8 @@ export class DrainService implements BeforeApplicationShutdown {
   }
 
   private dismiss(connection: Connection, afterMs: number): void {
-    if (connection.isOpen) connection.send({ event: 'reconnect', reason: 'restart', after_ms: afterMs });
-    connection.close(CLOSE.restart);
+    const reconnect = { event: 'reconnect', reason: 'restart', after_ms: afterMs } as const;
+    connection.close(CLOSE.restart, connection.isOpen ? reconnect : null);
   }
 }
 

@@ -125,11 +125,14 @@ export class Connection implements OutboxOwner {
     this.begin();
   }
 
-  /** Sends what waits, then the close frame; nothing goes out after it. */
-  close({ code, reason }: CloseCode): void {
+  /** Sends what waits, then `last` and the close frame; nothing goes out after it. */
+  close({ code, reason }: CloseCode, last: ServerEvent | null = null): void {
     if (this.isGone) return;
     this.state = 'closing';
     this.closeCode = code;
+    // What channels have for it was there before.
+    this.turn.settle();
+    if (last !== null) this.send(last);
     this.finish();
     this.transport.close(code, reason);
   }

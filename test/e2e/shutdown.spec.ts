@@ -34,6 +34,21 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('%s', (signal) => {
 });
 
 describe('SIGTERM', () => {
+  it('sends events that wait for each other before `reconnect`', async () => {
+    gateway = await GatewayProcess.start({ DELIVERY_DELAY_MS: '1000' });
+    const room = fresh('room');
+    const [writer, reader] = (await crowd(2)) as [Client, Client];
+    for (const client of [writer, reader]) await client.request({ type: 'join_room', room });
+    for (const content of [1, 2]) await writer.request({ type: 'room_message', room, content });
+    const exit = gateway.stop('SIGTERM');
+    for (const client of [writer, reader]) {
+      expect((await client.closed).code).toBe(1012);
+      expect(client.unread('chat').map(({ content }) => content)).toEqual([1, 2]);
+      expect(client.all.at(-1)?.event).toBe('reconnect');
+    }
+    expect(await exit).toBe(0);
+  });
+
   it('ends an instance that nobody uses at once', async () => {
     gateway = await GatewayProcess.start();
     expect(await gateway.stop('SIGTERM', 2_000)).toBe(0);

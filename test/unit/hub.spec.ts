@@ -82,6 +82,17 @@ describe('the hub delivers', () => {
     expect(ids(transport)).toEqual([1]);
   });
 
+  it('what came before a connection is closed, and then its last message', async () => {
+    const turn = new Turn();
+    const { hub, broker } = setUp(new FakeBroker(), turn);
+    const channel = await hub.acquire(ROOM);
+    const { connection, transport } = connect('alice', { turn });
+    channel.add(connection);
+    broker.announce(broker.append(ROOM, 'user:bob'));
+    connection.close(CLOSE.restart, { event: 'reconnect', reason: 'restart', after_ms: 0 });
+    expect(transport.events.map(({ event, id }) => id ?? event)).toEqual([1, 'reconnect']);
+  });
+
   it('what is not for one member in its place between what is for all', async () => {
     const { broker, channel, transport } = await withMember();
     const sender = join(channel, 'bob', 'c-bob');
